@@ -1,0 +1,38 @@
+# Diverse Image Colorization. `make book` and `make test` set up .venv by themselves.
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+PAGE := _build/html/index.html
+
+.DEFAULT_GOAL := help
+.PHONY: help venv book test execute serve lint clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+venv:  ## set up .venv (the other targets do it when needed)
+	@command -v "$(PYTHON)" >/dev/null || { echo "There is no $(PYTHON). Install Python 3.10 to 3.13, or name one: make book PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" book/_tools/setup_venv.py
+
+book: venv  ## build the book from a clean folder; any warning is an error
+	@rm -rf _build/html _build/.doctrees
+	@$(BIN)/jupyter-book build . -W --keep-going
+	@echo "The book is built. Open $(CURDIR)/$(PAGE)"
+
+test: venv  ## run every check: library, style, notebooks, book
+	@$(BIN)/python -m pytest
+
+execute: venv  ## run the chapters whose outputs are out of date, and store the new outputs (FORCE=1: all of them)
+	@$(BIN)/python -m book._tools.execute $(if $(FORCE),--force)
+
+serve: book  ## build the book and show it on http://127.0.0.1:8000 (PORT=... for another)
+	@echo "http://127.0.0.1:$(PORT) - Ctrl-C ends it"
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+lint: venv  ## check style and types only
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+clean:  ## remove what was built; .venv stays
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find book divcolor_lib tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

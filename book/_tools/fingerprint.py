@@ -1,0 +1,148 @@
+"""A fingerprint says whether a chapter's stored outputs still belong to its code.
+
+It covers what decides the outputs: the notebook's code cells, the library modules that they import (and what those import),
+and the stored files that they load. Comments and docstrings do not count, and every Python version gives the same value.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from IPython.core.inputtransformer2 import TransformerManager
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "divcolor_lib"
+VERSION = "1"
+EVERY_MODULE = "*"
+# Fields that hold no meaning, or that only some Python versions fill in.
+_SILENT_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+
+
+def fingerprint(notebook: dict[str, Any], root: Path = ROOT) -> str:
+    """Return the fingerprint of a notebook (a dict in nbformat 4) in the repository at `root`."""
+    digest = hashlib.sha256(VERSION.encode())
+    trees = [parsed(source) for source in code_sources(notebook)]
+    for tree in trees:
+        digest.update(written(tree).encode() + b"\0")
+    modules = closure(imported_modules(trees), root / PACKAGE)
+    for name in modules:
+        tree = module_tree(root / PACKAGE, name)
+        digest.update(name.encode() + b"\0" + written(without_docstrings(tree)).encode() + b"\0")
+    for path in loaded_files(notebook, trees, modules, root):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def code_sources(notebook: dict[str, Any]) -> list[str]:
+    """Return the text of every code cell that is not empty."""
+    sources = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    return [source for source in sources if source.strip()]
+
+
+def parsed(source: str) -> ast.Module:
+    """Return the syntax tree of a cell; magics and shell lines become calls, as IPython makes them."""
+    return ast.parse(TransformerManager().transform_cell(source))
+
+
+def module_tree(folder: Path, name: str) -> ast.Module:
+    """Return the syntax tree of the module `name` in `folder`."""
+    return ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+
+
+def written(node: object) -> str:
+    """Return a syntax tree as text that no Python version writes differently: absent and empty fields are left out."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if name not in _SILENT_FIELDS)
+        inner = ",".join(f"{name}={written(value)}" for name, value in fields if value is not None and value != [])
+        return f"{type(node).__name__}({inner})"
+    if isinstance(node, list):
+        return "[" + ",".join(written(item) for item in node) + "]"
+    return repr(node)
+
+
+def without_docstrings(tree: ast.Module) -> ast.Module:
+    """Remove the docstrings of the module, its classes and its functions, in place; return the tree."""
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return tree
+
+
+def imported_modules(trees: Iterable[ast.AST]) -> set[str]:
+    """Return the library modules that code names: imports, `divcolor_lib.name`, or all of them for `python -m divcolor_lib`."""
+    found: set[str] = set()
+    for tree in trees:
+        for node in ast.walk(tree):
+            found.update(_named_by(node))
+    return found
+
+
+def _named_by(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Import(names=names):
+            for alias in names:
+                parts = alias.name.split(".")
+                if parts[0] == PACKAGE:
+                    yield from ["__init__", *parts[1:2]]
+        case ast.ImportFrom(module=module, names=names, level=level):
+            parts = (module or "").split(".") if module else []
+            inside = level == 1 or parts[:1] == [PACKAGE]
+            if inside:
+                below = parts if level == 1 else parts[1:]
+                yield "__init__"
+                yield from below[:1] or [EVERY_MODULE if alias.name == "*" else alias.name for alias in names]
+        case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name == PACKAGE:
+            yield attribute
+        case ast.Constant(value=str(text)) if f"-m {PACKAGE}" in text:
+            yield EVERY_MODULE
+
+
+def closure(names: Iterable[str], folder: Path) -> list[str]:
+    """Return the modules in `folder` that `names` reach by imports, sorted; names that are no module (functions) fall away."""
+    existing = {path.stem for path in folder.glob("*.py")}
+    waiting, reached = set(names), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name == EVERY_MODULE:
+            waiting |= existing - reached
+        elif name in existing and name not in reached:
+            reached.add(name)
+            waiting |= imported_modules([module_tree(folder, name)]) - reached
+    return sorted(reached)
+
+
+def loaded_files(notebook: dict[str, Any], trees: list[ast.Module], modules: list[str], root: Path) -> list[Path]:
+    """Return the stored files that count: artefacts of the package, and recorded results and pictures that the cells name.
+
+    Artefacts: those that the notebook's metadata list in `divcolor.artifacts`; without such a list all of them,
+    when any module that the notebook reaches speaks of the folder `artifacts`.
+
+    Raises:
+        FileNotFoundError: the metadata name an artefact that is not there.
+    """
+    folder = root / PACKAGE / "artifacts"
+    listed = notebook["metadata"].get("divcolor", {}).get("artifacts")
+    if listed is not None:
+        artifacts = [folder / name for name in listed]
+        if absent := [path.name for path in artifacts if not path.is_file()]:
+            raise FileNotFoundError(f"the notebook lists artefacts that {PACKAGE}/artifacts does not hold: {', '.join(absent)}")
+    else:
+        speaks = any("artifacts" in text for name in modules for text in strings(module_tree(root / PACKAGE, name)))
+        artifacts = [path for path in folder.glob("*") if path.is_file()] if speaks else []
+    book = root / "book"
+    named = {Path(text).name for tree in trees for text in strings(tree) if text and len(text) < 200 and "\n" not in text}
+    stored = [path for part in ("results", "_static") for path in (book / part).glob("*") if path.is_file()]
+    return sorted(artifacts) + sorted(path for path in stored if {path.name, path.stem} & named)
+
+
+def strings(tree: ast.Module) -> Iterator[str]:
+    """Yield every string constant in the tree that is not a docstring."""
+    for node in ast.walk(without_docstrings(tree)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value

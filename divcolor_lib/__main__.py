@@ -1,0 +1,462 @@
+"""The command line: `python -m divcolor_lib train | evaluate | colorize | data`.
+
+Exit codes: 0 done; 1 something could not be read, written or trained; 2 a wrong argument; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.backend_bases import FigureCanvasBase
+from PIL import Image
+
+from . import __version__, plots
+from .colorize import Box, Colorizations, Colorizer
+from .data import (
+    FRACTIONS,
+    SPLIT_SEED,
+    FieldSource,
+    PhotoFields,
+    Photos,
+    TensorFields,
+    content_hash,
+    converted,
+    is_single_tint,
+    load,
+    split_by_group,
+    subset,
+    without_single_tint,
+)
+from .errors import ConfigError, DataError, DivcolorError, check_writable, whole_file
+from .metrics import KS, Row, evaluate, fit_anchors, oracle_gap, portrait_scores
+from .metrics import errors as errors_of
+from .portraits import Portraits
+from .runtime import best_precision, machine
+from .train import RECIPES, Recipe, Trained, train_colorizer
+
+PORTRAIT_COUNTS = {"train": 12000, "val": 500, "test": 1000}
+PORTRAIT_SEED = 7
+RESULTS = Path("book") / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; a user's mistake prints one message and no traceback."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.command(options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except DivcolorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m divcolor_lib",
+        description="Color gray photographs in several plausible ways, and train the networks that do it.",
+        epilog="Each command has its own help: python -m divcolor_lib colorize --help",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="train | evaluate | colorize | data")
+
+    train = _command(
+        commands,
+        "train",
+        _train,
+        "Train a colorizer and write it to one file.",
+        "python -m divcolor_lib train --recipe portraits --out my.safetensors\n"
+        "  python -m divcolor_lib train --data lfw-deepfunneled --out faces.safetensors\n\n"
+        "Stopped or killed? The same command goes on from the last checkpoint in the run folder.",
+    )
+    train.add_argument("--recipe", choices=sorted(RECIPES), help="what to train (default: faces with --data, else portraits)")
+    train.add_argument("--data", type=Path, help="a folder of photographs: LFW, the reference bundle, or any pictures; portraits need none")
+    train.add_argument("--out", type=Path, required=True, help="the checkpoint to write, NAME.safetensors")
+    train.add_argument("--run", type=Path, help="folder for checkpoints on the way (default: runs/NAME)")
+    train.add_argument("--stage", choices=("cvae", "mdn", "all"), default="all", help="stop after the CVAE, train only the MDN, or both")
+    train.add_argument("--scale", type=float, default=1.0, help="multiply the steps of every stage, e.g. 0.1 for a quick try")
+    train.add_argument("--seed", type=_natural, default=0, help="of weights, batches and noise (default 0)")
+    train.add_argument("--profile", choices=("cpu", "gpu"), help="where to train (default: gpu if torch sees one)")
+    train.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="default: what the machine multiplies fast")
+    train.add_argument(
+        "--snapshot-every",
+        type=_natural,
+        default=0,
+        metavar="STEPS",
+        help="write pictures beside the truth every so many steps of the CVAE",
+    )
+    train.add_argument("--record", metavar="NAME", help=f"write the manifest with curves to {RESULTS}/NAME.json")
+
+    evaluation = _command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "Measure a colorizer on photographs, beside the anchor rows that anyone can compute.",
+        "python -m divcolor_lib evaluate --data lfw-deepfunneled --split test\n"
+        "  python -m divcolor_lib evaluate --checkpoint my.safetensors --json      (no --data: portraits)",
+    )
+    evaluation.add_argument("--data", type=Path, help="a folder of photographs (default: held-back portraits)")
+    evaluation.add_argument(
+        "--split",
+        choices=("all", "train", "val", "test"),
+        default="test",
+        help="which people (default test); all takes single-tint photographs too",
+    )
+    evaluation.add_argument("--checkpoint", type=Path, help="a trained colorizer (default: the one that ships with the library)")
+    evaluation.add_argument("--samples", type=_natural, default=0, metavar="N", help="also the error of the best of N samples from p(z|G)")
+    evaluation.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    evaluation.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    coloring = _command(
+        commands,
+        "colorize",
+        _colorize,
+        "Color photographs in several ways.",
+        "python -m divcolor_lib colorize grandmother.jpg\n"
+        "  python -m divcolor_lib colorize grandmother.jpg --crop 120,60,420,360 -n 8 --grid eight.png",
+    )
+    coloring.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="a picture file; its own colors, if any, are put aside")
+    coloring.add_argument("-n", type=int, default=8, help="how many ways (default 8); above the model's K come samples")
+    coloring.add_argument(
+        "--crop", type=_box, metavar="L,T,R,B", help="left, top, right, bottom in pixels: a square around the head colors best"
+    )
+    coloring.add_argument("--checkpoint", type=Path, help="a trained colorizer (default: the shipped faces)")
+    coloring.add_argument("--out", type=Path, default=Path("."), help="folder for the pictures (default: here)")
+    coloring.add_argument("--grid", type=Path, metavar="FILE", help="write one labeled picture of all instead (one PHOTO only)")
+    coloring.add_argument("--seed", type=_natural, default=0, help="of the samples")
+
+    data = _command(commands, "data", _data, "Say what a folder of photographs holds.", "python -m divcolor_lib data lfw-deepfunneled")
+    data.add_argument("folder", type=Path, help="LFW, the reference bundle, or any folder of pictures")
+    data.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], about: str, examples: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about, epilog=f"examples:\n  {examples}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise argparse.ArgumentTypeError(f"`{text}` is not a whole number from 0 on")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if _natural(text) == 0:
+        raise argparse.ArgumentTypeError("0 is too few; use at least 1")
+    return int(text)
+
+
+def _box(text: str) -> Box:
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().lstrip("-").isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"`{text}` is not four whole numbers: left,top,right,bottom")
+    left, top, right, bottom = (int(part) for part in parts)
+    return left, top, right, bottom
+
+
+# --- train ---
+
+
+def _train(options: argparse.Namespace) -> None:
+    device = _device(options.profile)
+    name = options.recipe or ("faces" if options.data else "portraits")
+    if name.startswith("faces") != (options.data is not None):
+        raise ConfigError(
+            f"the recipe `{name}` trains on {'photographs' if name.startswith('faces') else 'portraits, which need no folder'}", "--data"
+        )
+    if not 0 < options.scale < math.inf:
+        raise ConfigError(f"the scale is {options.scale}", "--scale", "Use a positive number.")
+    run = options.run or Path("runs") / options.out.stem
+    for folder in (options.out.parent, run):
+        check_writable(folder)
+    recipe = RECIPES[name].with_(seed=options.seed, precision=options.precision or best_precision(device)).scaled(options.scale)
+    parts, about, groups = _training_data(options.data, device)
+    if len(parts["train"]) < recipe.cvae_fit.batch:
+        raise DataError(
+            f"{len(parts['train'])} training photographs do not fill one batch of {recipe.cvae_fit.batch}",
+            options.data,
+            "Use a larger folder.",
+        )
+    started = time.monotonic()
+    snapshots = _Snapshots(run, options.snapshot_every, parts["val"])
+    trained = train_colorizer(
+        recipe, parts["train"], parts["val"], device, run, options.stage, snapshots if options.snapshot_every else None
+    )
+    if trained.mdn is None:
+        print(f"the CVAE is trained; go on with --stage mdn (run folder {run})")
+        return
+    anchors = fit_anchors(parts["train"], trained.regressor, SPLIT_SEED)
+    colorizer = Colorizer(trained.cvae, trained.mdn, {}, trained.regressor, anchors.tensors())
+    manifest = {**_facts(recipe, trained), "data": about, "seconds of this call": round(time.monotonic() - started, 1)}
+    colorizer.save(options.out)
+    halved = Colorizer.from_checkpoint(options.out, device)  # what is measured is the file, in half precision
+    manifest["validation"] = _measured(halved, parts["val"], groups, None if options.data else _portraits("val"))
+    colorizer.manifest = manifest
+    colorizer.save(options.out)
+    _write_json(options.out.with_suffix(".json"), manifest)
+    if options.record:
+        curves = {stage: asdict(history) for stage, history in trained.histories.items()}
+        _write_json(RESULTS / f"{options.record}.json", {**manifest, "curves": curves})
+    print(_table(manifest["validation"]["rows"]))
+    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _training_data(folder: Path | None, device: torch.device) -> tuple[dict[str, FieldSource], dict[str, Any], list[str]]:
+    """Return the parts as sources, what the manifest says of them, and the person of each validation image."""
+    if folder is None:
+        seeds = {part: PORTRAIT_SEED + offset for offset, part in enumerate(PORTRAIT_COUNTS)}
+        sources: dict[str, FieldSource] = {part: _portrait_fields(part, device) for part in ("train", "val")}
+        return sources, {"kind": "portraits", "counts": PORTRAIT_COUNTS, "seeds": seeds}, _numbered(PORTRAIT_COUNTS["val"])
+    photos = load(folder)
+    kept = without_single_tint(photos)
+    split = split_by_group(kept.groups, SPLIT_SEED)
+    indices = {"train": split.train, "val": split.val, "test": split.test}
+    fields = PhotoFields(kept.images, device)
+    about = {
+        "kind": "photographs",
+        "source": photos.source,
+        "sha256": content_hash(photos),
+        "counts": {part: len(chosen) for part, chosen in indices.items()},
+        "people": {part: len({kept.groups[i] for i in chosen}) for part, chosen in indices.items()},
+        "single tint left out": len(photos) - len(kept),
+        "split seed": SPLIT_SEED,
+        "fractions": FRACTIONS,
+    }
+    sources = {part: subset(fields, chosen) for part, chosen in indices.items()}
+    if device.type == "cpu":  # a graphics card converts a batch in no time, and its memory is dear
+        sources["train"] = converted(sources["train"])
+    return sources, about, [kept.groups[i] for i in split.val]
+
+
+def _numbered(count: int) -> list[str]:
+    return [str(index) for index in range(count)]
+
+
+def _portraits(part: str) -> Portraits:
+    return Portraits(PORTRAIT_COUNTS[part], seed=PORTRAIT_SEED + list(PORTRAIT_COUNTS).index(part))
+
+
+def _portrait_fields(part: str, device: torch.device) -> TensorFields:
+    fields = converted(_portraits(part))
+    return TensorFields(fields.gray.to(device), fields.ab.to(device))
+
+
+class _Snapshots:
+    """Writes pictures of four validation images beside the truth every so many steps."""
+
+    def __init__(self, run: Path, every: int, validation: FieldSource) -> None:
+        self.run, self.every = run, every
+        self.gray, self.ab = validation.batch(torch.arange(min(4, len(validation))))
+
+    def __call__(self, stage: str, step: int, trained: Trained) -> None:
+        if stage == "cvae" and step % self.every == 0:
+            figure = plots.snapshot(trained.cvae, self.gray, self.ab, step)
+            with whole_file(self.run / f"snapshot-{step:06d}.png") as temporary:
+                figure.savefig(temporary, format="png")
+            plots.close(figure)
+
+
+def _facts(recipe: Recipe, trained: Trained) -> dict[str, Any]:
+    fits = {"regression": recipe.regression_fit, "cvae": recipe.cvae_fit, "mdn": recipe.mdn_fit}
+    return {
+        "name": recipe.name,
+        "library": __version__,
+        "commit": _commit(),
+        "objective": asdict(recipe.objective),
+        "mdn loss": recipe.mdn_loss,
+        "training": {stage: asdict(fit) for stage, fit in fits.items() if fit is not None},
+        "best": {stage: {"step": history.best_step, "loss": history.best_loss} for stage, history in trained.histories.items()},
+        "machine": machine(),
+        "parameters": {
+            name: _count(module)
+            for name, module in (("cvae", trained.cvae), ("mdn", trained.mdn), ("regressor", trained.regressor))
+            if module
+        },
+    }
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _commit() -> str:
+    where = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+# --- evaluate ---
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    colorizer = _colorizer(options.checkpoint, "faces" if options.data else "portraits")
+    if options.data is None:
+        part = options.split
+        if part == "all":
+            raise ConfigError("portraits come in three parts, drawn from three seeds", "--split", "Use train, val or test.")
+        count = min(options.limit or PORTRAIT_COUNTS[part], PORTRAIT_COUNTS[part])
+        source: FieldSource = subset(_portrait_fields(part, colorizer.device), torch.arange(count))
+        groups = _numbered(count)
+        portraits: Portraits | None = _portraits(part)
+    else:
+        photos = _part(load(options.data), options.split)
+        photos = photos.subset(range(min(options.limit or len(photos), len(photos))))
+        source, groups, portraits = PhotoFields(photos.images, colorizer.device), list(photos.groups), None
+    measured = _measured(colorizer, source, groups, portraits, options.samples)
+    measured = {"split": options.split, "checkpoint": colorizer.manifest.get("name", "unknown"), **measured}
+    if options.json:
+        print(json.dumps(measured, indent=1))
+    else:
+        print(_table(measured["rows"]))
+        for name, value in measured.get("portraits", {}).items():
+            print(f"{name:24} {value:.3f}")
+
+
+def _part(photos: Photos, part: str) -> Photos:
+    """Return one part of the split that training uses, or every photograph, single-tint ones too."""
+    if part == "all":
+        return photos
+    photos = without_single_tint(photos)
+    chosen = getattr(split_by_group(photos.groups, SPLIT_SEED), part)
+    if len(chosen) == 0:
+        raise DataError(f"the folder has no people in the split `{part}`", "--split", "Use --split all.")
+    return photos.subset(chosen)
+
+
+def _measured(
+    colorizer: Colorizer, source: FieldSource, groups: list[str], portraits: Portraits | None, samples: int = 0
+) -> dict[str, Any]:
+    rows = evaluate(colorizer, source, groups, samples=samples, progress=sys.stderr.isatty())
+    measured: dict[str, Any] = {"images": len(source), "groups": len(set(groups)), "rows": rows}
+    if portraits is not None:
+        measured["portraits"] = _against_posterior(colorizer, source, portraits, rows)
+    return measured
+
+
+def _against_posterior(colorizer: Colorizer, source: FieldSource, portraits: Portraits, rows: list[Row]) -> dict[str, float]:
+    indices = list(range(len(source)))
+    outputs, weights, found, truths = [], [], [], []
+    for part in torch.arange(len(source)).split(128):
+        gray, truth = source.batch(part)
+        fields, weight = colorizer.predict(gray)
+        outputs.append(fields.cpu())
+        weights.append(weight.cpu())
+        found.append(errors_of(fields, truth).cpu())
+        truths.append(truth.cpu())
+    scores = portrait_scores(portraits, indices, torch.cat(outputs), torch.cat(weights))
+    regression = [row["eob@1"] for row in rows if row["name"] == "regression"]
+    if regression:
+        scores |= oracle_gap(portraits, indices, torch.cat(found), torch.cat(truths), regression[0])
+    return scores
+
+
+def _table(rows: list[Row]) -> str:
+    columns = [*(f"eob@{k}" for k in KS), "eob_pooled@8", "variance@8", "deltaE@8"]
+    lines = [f"{'':16}" + "".join(f"{column:>14}" for column in columns)]
+    for row in rows:
+        lines.append(
+            f"{row['name']:16}" + "".join(f"{row[column]:14.2f}" if column == "deltaE@8" else f"{row[column]:14.4f}" for column in columns)
+        )
+    return "\n".join(lines)
+
+
+# --- colorize ---
+
+
+def _colorize(options: argparse.Namespace) -> None:
+    if options.grid and len(options.photos) > 1:
+        raise ConfigError("one grid shows one photograph", "--grid", "Name one PHOTO, or leave --grid out.")
+    kind = options.grid.suffix.lstrip(".").lower() or "png" if options.grid else "png"
+    if kind not in FigureCanvasBase.get_supported_filetypes():
+        raise ConfigError(f"a grid cannot be written as `{kind}`", "--grid", "Use a name that ends in .png, .jpg, .pdf or .svg.")
+    if not options.grid and len({photo.stem for photo in options.photos}) < len(options.photos):
+        raise ConfigError("two photographs have the same name", "PHOTO", "Color them in two calls, each with an --out of its own.")
+    colorizer = _colorizer(options.checkpoint, "faces")
+    for photo in options.photos:
+        result = colorizer.colorize(photo, options.n, options.crop, options.seed)
+        if options.grid:
+            figure = plots.colorizations(result)
+            with whole_file(options.grid) as temporary:
+                figure.savefig(temporary, format=kind)
+            plots.close(figure)
+            print(options.grid)
+        else:
+            _write_pictures(result, photo, options.out)
+
+
+def _write_pictures(result: Colorizations, photo: Path, folder: Path) -> None:
+    for number, (image, probability) in enumerate(zip(result.images, result.probabilities), start=1):
+        path = folder / f"{photo.stem}-{number}.png"
+        with whole_file(path) as temporary:
+            Image.fromarray(image).save(temporary, format="PNG")
+        print(path, "sample" if probability is None else f"probability {probability:.2f}")
+
+
+# --- data ---
+
+
+def _data(options: argparse.Namespace) -> None:
+    photos = load(options.folder)
+    enough = len(set(photos.groups)) >= len(FRACTIONS)
+    facts = {
+        "source": photos.source,
+        "images": len(photos),
+        "people": len(set(photos.groups)),
+        "single tint": int(is_single_tint(photos.images).sum()),
+        "train, val, test images": [len(part) for part in split_by_group(photos.groups, SPLIT_SEED)] if enough else "too few people",
+        "sha256 of the pixels": content_hash(photos),
+    }
+    print(json.dumps(facts, indent=1) if options.json else "\n".join(f"{name:24} {value}" for name, value in facts.items()))
+
+
+# --- shared ---
+
+
+def _colorizer(checkpoint: Path | None, shipped: str) -> Colorizer:
+    device = _device(None)
+    return Colorizer.from_checkpoint(checkpoint, device) if checkpoint else Colorizer.from_pretrained(shipped, device)
+
+
+def _device(profile: str | None) -> torch.device:
+    if profile == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("the profile is `gpu`, but torch sees no GPU", "--profile", "Leave it out to train on the processor.")
+    return torch.device("cuda" if profile != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,324 @@
+"""A gray photograph in, several colorizations with probabilities out.
+
+The networks see 64x64 pixels. Color is smooth where lightness is sharp, so the predicted colors are enlarged and joined
+to the photograph's own lightness at full resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .cvae import CVAE, ColorRegressor, CVAEConfig, load_exactly
+from .errors import CheckpointError, ConfigError, ImageError, check_finite, check_shape
+from .lab import AB_SCALE, L_SCALE, SIZE, area_weights, lab_to_rgb, read_image, resize_area, rgb_to_lab, to_gamut, to_uint8
+from .mdn import MDN, MDNConfig
+from .runtime import evaluating, generator
+from .train import read_tensors, write_tensors
+
+PRETRAINED = ("faces", "portraits")
+SAME_COLORS = 2.0
+BACK_PROJECTIONS = 4
+SAMPLE_ROUNDS = 4
+
+Box = tuple[int, int, int, int]
+Inner = tuple[Any, slice, slice]
+
+
+@dataclass(frozen=True)
+class Colorizations:
+    """Several colorizations of one photograph, heaviest first, then samples.
+
+    Attributes:
+        images: uint8 sRGB, `(n, H, W, 3)`, n being at most what was asked for.
+        probabilities: for each image the weight that the model gives it, or `None` for a sample. Weights of those not
+            shown are missing, so they need not sum to one.
+        fields: the raw predictions `(n, 2, h, w)`, ab/128, before enlarging and gamut mapping. The longer side has 64
+            pixels, the other one as many as the shape of the photograph asks for.
+        gray: uint8 sRGB `(H, W, 3)`, the photograph's lightness alone.
+    """
+
+    images: NDArray[np.uint8]
+    probabilities: tuple[float | None, ...]
+    fields: Tensor
+    gray: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+
+class Colorizer:
+    """A trained CVAE and MDN, ready to color photographs.
+
+    Attributes:
+        cvae, mdn: the networks, in eval mode.
+        manifest: what the checkpoint says of itself: configuration, data, metrics, versions.
+        regressor: the regression network of the anchor rows, if the checkpoint has one.
+        anchors: tensors of the other anchor rows, as `metrics.Anchors` reads them.
+    """
+
+    def __init__(
+        self,
+        cvae: CVAE,
+        mdn: MDN,
+        manifest: Mapping[str, Any] | None = None,
+        regressor: ColorRegressor | None = None,
+        anchors: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.cvae, self.mdn, self.regressor = cvae.eval(), mdn.eval(), regressor.eval() if regressor else None
+        self.manifest, self.anchors = dict(manifest or {}), dict(anchors or {})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.cvae.parameters()).device
+
+    @staticmethod
+    def from_pretrained(name: str = "faces", device: torch.device | str = "cpu") -> Colorizer:
+        """Load a checkpoint that ships with the library, `faces` or `portraits`; no network is used.
+
+        Raises:
+            ConfigError: there is no shipped checkpoint of that name.
+        """
+        if name not in PRETRAINED:
+            raise ConfigError(
+                f"no checkpoint named `{name}` ships with the library",
+                "from_pretrained",
+                f"Use one of {', '.join(PRETRAINED)}, or from_checkpoint(path).",
+            )
+        with as_file(files("divcolor_lib") / "artifacts" / f"{name}.safetensors") as path:
+            return Colorizer.from_checkpoint(path, device)
+
+    @staticmethod
+    def from_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Colorizer:
+        """Load a checkpoint that `save` wrote.
+
+        Raises:
+            CheckpointError: the file is absent, damaged, or its tensors do not fit the architecture it names.
+        """
+        tensors, facts = read_tensors(path)
+        manifest = facts.get("manifest")
+        try:
+            cvae_config, mdn_config = CVAEConfig(**manifest["cvae"]), MDNConfig(**manifest["mdn"])  # type: ignore[index]
+            regressor = ColorRegressor(float(manifest["regressor"]["width"])) if manifest["regressor"] else None  # type: ignore[index]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"the checkpoint names no complete colorizer: {error}", path, "Use the file that `train` wrote last."
+            ) from error
+        tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+        cvae = load_exactly(CVAE.build(cvae_config), part("cvae"), f"{path}, CVAE").to(device)
+        mdn = load_exactly(MDN.build(mdn_config), part("mdn"), f"{path}, MDN").to(device)
+        if regressor is not None:
+            regressor = load_exactly(regressor, part("regressor"), f"{path}, regression network").to(device)
+        return Colorizer(cvae, mdn, manifest, regressor, {name: value.to(device) for name, value in part("anchors").items()})
+
+    def save(self, path: str | Path) -> None:
+        """Write networks, anchors and manifest to one safetensors file, floats in half precision.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        modules: dict[str, nn.Module] = {"cvae": self.cvae, "mdn": self.mdn}
+        if self.regressor is not None:
+            modules["regressor"] = self.regressor
+        tensors = {f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()}
+        tensors |= {f"anchors.{name}": value for name, value in self.anchors.items()}
+        halved = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+        manifest = {
+            **self.manifest,
+            "cvae": asdict(self.cvae.config),
+            "mdn": asdict(self.mdn.config),
+            "regressor": {"width": self.regressor.width} if self.regressor else None,
+        }
+        write_tensors(Path(path), halved, {"manifest": manifest})
+
+    def predict(self, gray: Tensor, n: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the `n` heaviest colorizations of each photograph: fields `(B, n, 2, 64, 64)` and weights `(B, n)`.
+
+        Both by descending weight, ties by index; all K of them by default. Weights are not renormalized.
+
+        Args:
+            gray: `(B, 1, 64, 64)`.
+        """
+        check_shape("gray", gray, (None, 1, SIZE, SIZE))
+        with evaluating(self.cvae, self.mdn):
+            features = self.cvae.gray_features(gray)
+            weights, codes = self.mdn.representatives(features[-1])
+            weights, order = weights.sort(dim=1, descending=True, stable=True)
+            codes = codes.gather(1, order[..., None].expand_as(codes))
+            return self.cvae.decode_features(codes[:, :n], features), weights[:, :n]
+
+    def sample(self, gray: Tensor, n: int, noise: torch.Generator | None = None) -> Tensor:
+        """Return `n` draws from p(C|G), `(B, n, 2, 64, 64)`: codes from the mixture, decoded.
+
+        Args:
+            noise: a CPU generator; the draws then do not depend on the device.
+        """
+        check_shape("gray", gray, (None, 1, SIZE, SIZE))
+        with evaluating(self.cvae, self.mdn):
+            features = self.cvae.gray_features(gray)
+            mixture = self.mdn(features[-1])
+            chosen = torch.multinomial(mixture.mixture_distribution.probs.cpu(), n, replacement=True, generator=noise).to(gray.device)
+            pick = chosen[..., None].expand(-1, -1, self.cvae.config.latent)
+            mean = mixture.component_distribution.base_dist.loc.gather(1, pick)
+            scale = mixture.component_distribution.base_dist.scale.gather(1, pick)
+            eps = torch.randn(mean.shape, generator=noise).to(gray.device)
+            return self.cvae.decode_features(mean + scale * eps, features)
+
+    def colorize(self, photo: str | Path | NDArray[np.uint8] | Tensor, n: int = 8, crop: Box | None = None, seed: int = 0) -> Colorizations:
+        """Color a photograph of any size and shape in up to `n` ways.
+
+        Any color the photograph has is put aside; only its lightness is used. The whole picture (or the crop) is
+        reduced to 64 pixels on its longer side and mirrored at its edges to a square, because that colors better than
+        squashing it.
+
+        With n up to K the n heaviest come, with their probabilities; above K the K come first, then samples without a
+        probability. Results closer than 2 Lab units on average are merged and their probabilities added, so fewer than
+        `n` may come.
+
+        Args:
+            photo: a file, or uint8 sRGB `(H, W, 3)`, or uint8 gray `(H, W)`.
+            crop: `(left, top, right, bottom)` in pixels; faces color best when cropped as the training faces are, from
+                above the hair to below the chin. Only the crop comes back.
+            seed: of the samples.
+
+        Raises:
+            ImageError: the picture cannot be read, or is no photograph.
+            ConfigError: `n` is below 1, or the crop lies outside the picture.
+        """
+        if not isinstance(n, (int, np.integer)) or n < 1:
+            raise ConfigError(f"{n} colorizations were asked for", "n", "Ask for at least one.")
+        picture = _cropped(_as_picture(photo), crop)
+        lightness = rgb_to_lab(torch.from_numpy(picture).movedim(-1, 0).to(self.device))[:1]
+        gray, inner = _squared(lightness[None] / L_SCALE - 1)
+        fields, weights = self.predict(gray)
+        kept, probabilities = _merged(fields[0][inner], weights[0])
+        if n > fields.shape[1]:
+            kept = self._with_samples(gray, inner, kept, n, seed)
+        kept = kept[:n]
+        shown: list[float | None] = [*probabilities[:n]]
+        shown += [None] * (len(kept) - len(shown))
+        images = np.stack([paint(lightness, field) for field in kept])
+        neutral = paint(lightness, torch.zeros_like(kept[0]))
+        return Colorizations(images, tuple(shown), kept.cpu(), neutral)
+
+    def _with_samples(self, gray: Tensor, inner: Inner, kept: Tensor, n: int, seed: int) -> Tensor:
+        noise = generator(seed)
+        for _ in range(SAMPLE_ROUNDS):
+            for field in self.sample(gray, n, noise)[0][inner]:
+                if len(kept) < n and bool((_color_difference(field, kept) >= SAME_COLORS).all()):
+                    kept = torch.cat([kept, field[None]])
+        return kept
+
+
+def paint(lightness: Tensor, ab: Tensor) -> NDArray[np.uint8]:
+    """Join colors `ab` (2, h, w), ab/128, to full-resolution lightness L* `(1, H, W)`; return uint8 sRGB `(H, W, 3)`.
+
+    Lightness stays; a color that sRGB cannot show at that lightness loses chroma and keeps its hue.
+    """
+    check_shape("lightness", lightness, (1, None, None))
+    enlarged = enlarge(ab[None], (lightness.shape[1], lightness.shape[2]))[0] * AB_SCALE
+    lab = to_gamut(torch.cat([lightness, enlarged]))
+    return to_uint8(lab_to_rgb(lab)).movedim(0, -1).cpu().numpy()
+
+
+def enlarge(ab: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize color fields `(B, 2, h, w)` to `size` such that averaging back over areas returns them.
+
+    Bilinear enlargement alone blurs: averaged back it misses the prediction at edges. So what it misses is enlarged and
+    added, several times over (back-projection: Irani and Peleg, 1991). The rest, which is large where a side grows by
+    less than half, is added as the smallest change that removes it. Sides that shrink are averaged.
+    """
+    small = (min(ab.shape[2], size[0]), min(ab.shape[3], size[1]))
+    target = resize_area(ab, small)
+    if small == size:
+        return target
+    result = F.interpolate(target, size=size, mode="bilinear", align_corners=False)
+    for _ in range(BACK_PROJECTIONS):
+        missed = target - resize_area(result, small)
+        result = result + F.interpolate(missed, size=size, mode="bilinear", align_corners=False)
+    missed = target - resize_area(result, small)
+    rows, columns = (_undo_average(few, many).to(ab) for few, many in zip(small, size))
+    return result + rows @ missed @ columns.T
+
+
+def _undo_average(few: int, many: int) -> Tensor:
+    """Return `(many, few)`, the pseudoinverse of averaging `many` pixels over `few` areas."""
+    average = area_weights(many, few)
+    return average.T @ torch.linalg.inv(average @ average.T)
+
+
+def _squared(gray: Tensor) -> tuple[Tensor, Inner]:
+    """Reduce `gray` (1, 1, H, W) to 64 pixels on its longer side and mirror it to a square; return it and where it lies there."""
+    height, width = gray.shape[2:]
+    longer = max(height, width)
+    rows, columns = (max(1, round(SIZE * side / longer)) for side in (height, width))
+    top, left = (SIZE - rows) // 2, (SIZE - columns) // 2
+    small = resize_area(gray, (rows, columns))
+    squared = small[:, :, _mirrored(rows, top, gray.device)][..., _mirrored(columns, left, gray.device)]
+    return squared, (..., slice(top, top + rows), slice(left, left + columns))
+
+
+def _mirrored(count: int, offset: int, device: torch.device) -> Tensor:
+    """Indices 0 .. count-1 that run forth and back over an axis of 64, the first run starting at `offset`."""
+    phase = (torch.arange(SIZE, device=device) - offset) % (2 * count)
+    return torch.minimum(phase, 2 * count - 1 - phase)
+
+
+def _as_picture(photo: str | Path | NDArray[np.uint8] | Tensor) -> NDArray[np.uint8]:
+    if isinstance(photo, (str, Path)):
+        return read_image(photo)
+    kind = getattr(photo, "dtype", type(photo).__name__)
+    if kind not in (np.uint8, torch.uint8):
+        raise ImageError(f"the photograph is an array of {kind}", "photo", "Pass uint8 values from 0 to 255.")
+    picture = photo.detach().cpu().numpy() if isinstance(photo, Tensor) else np.asarray(photo)
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], 3, axis=2)
+    if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise ImageError(f"the photograph has shape {picture.shape}", "photo", "Pass (H, W, 3) in sRGB, or (H, W) for gray.")
+    return np.array(picture, order="C")  # a copy: torch wants arrays that it may write to
+
+
+def _cropped(picture: NDArray[np.uint8], crop: Box | None) -> NDArray[np.uint8]:
+    if crop is None:
+        return picture
+    height, width = picture.shape[:2]
+    try:
+        left, top, right, bottom = (int(edge) for edge in crop)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"the crop is {crop!r}", "crop", "Give four whole numbers: left, top, right, bottom.") from error
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise ConfigError(f"the crop {(left, top, right, bottom)} does not lie inside the picture of {width}x{height} pixels", "crop")
+    return np.ascontiguousarray(picture[top:bottom, left:right])
+
+
+def _color_difference(field: Tensor, others: Tensor) -> Tensor:
+    """Mean CIE76 difference `(n,)` of one field from others `(n, 2, h, w)`, lightness being the same."""
+    return (field - others).mul(AB_SCALE).square().sum(1).sqrt().mean((1, 2))
+
+
+def _merged(fields: Tensor, weights: Tensor) -> tuple[Tensor, list[float]]:
+    """Merge fields closer than `SAME_COLORS` into the heaviest of them; return what is left, heaviest first."""
+    check_finite("the predicted colors", fields)
+    kept, probabilities = fields[:1], [float(weights[0])]
+    for field, weight in zip(fields[1:], weights[1:].tolist()):
+        distance, nearest = _color_difference(field, kept).min(0)
+        if distance < SAME_COLORS:
+            probabilities[int(nearest)] += weight
+        else:
+            kept, probabilities = torch.cat([kept, field[None]]), [*probabilities, weight]
+    order = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])
+    return kept[order], [probabilities[index] for index in order]

@@ -1,0 +1,760 @@
+"""Training: one loop, `fit`, for every network of the book, and the stages that make a colorizer.
+
+A colorizer is made in stages, each with checkpoints of its own so that it can be killed and resumed at any step:
+
+1. `regression`: one answer for each photograph; our CVAE starts from it, and it is an anchor row of both designs,
+2. `cvae`: codes of color fields, and the decoder that paints them,
+3. `mdn`: the mixture p(z|G) over those codes, given the frozen CVAE's gray features.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .autoencoder import PCA, fit_pca, kmeans
+from .bins import WeightTable, gamut_bins, inverse_weights, prior, zhang_weights
+from .cvae import CVAE, ColorRegressor, CVAEConfig, UNetCVAE, load_exactly, reparameterize
+from .data import Batches, FieldSource
+from .errors import CheckpointError, ConfigError, TrainingError, whole_file
+from .features import code_table
+from .losses import (
+    gaussian_reconstruction,
+    gradient_error,
+    kl_to_standard_normal,
+    mahalanobis,
+    mixture_nll,
+    nearest_component_bound,
+    reference_cvae_loss,
+    reference_mixture_loss,
+    representative_loss,
+    squared_error,
+)
+from .mdn import MDN, HeadsMDN, MDNConfig
+from .runtime import autocast, evaluating, generator
+
+FORMAT = 1
+WEIGHTINGS = ("none", "zhang", "inverse")
+VALIDATION_SEED = 20170721
+
+
+# --- the loop ---
+
+
+class Task(Protocol):
+    """What `fit` trains: a module, its loss on a batch, and its score on validation data."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The network, whose weights `fit` changes."""
+        ...
+
+    def losses(self, first: Tensor, second: Tensor, noise: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """Return scalar terms of one batch, among them `loss`, which is minimized; `progress` runs from 0 to 1."""
+        ...
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Return scores of `module` on validation data, among them `loss`; smaller is better. It draws no training noise."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How `fit` trains. Budgets are steps.
+
+    Attributes:
+        learning_rate: the peak; it rises linearly over `warmup` steps, then falls along a half cosine to 2 % of itself.
+        clip: the largest norm of the gradient; longer ones are scaled down to it.
+        average: decay of the running average of the weights, which is what is validated and kept; 0 keeps the weights themselves.
+        patience: stop after so many validations without improvement; 0 never stops early.
+        save_every: steps between checkpoints; a killed run loses at most so many.
+    """
+
+    steps: int
+    batch: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: int = 100
+    clip: float = 100.0
+    average: float = 0.998
+    validate_every: int = 200
+    save_every: int = 200
+    patience: int = 0
+    seed: int = 0
+    flip: bool = True
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        counts = (self.steps, self.batch, self.validate_every, self.save_every)
+        if min(counts) < 1 or not self.learning_rate > 0 or not self.clip > 0 or not 0 <= self.average < 1 or self.patience < 0:
+            raise ConfigError(
+                f"training cannot run with {self}", "FitConfig", "Steps, batch and intervals start at 1; the average is below 1."
+            )
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of `step`, counted from 0."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.learning_rate * rise * (0.02 + 0.98 * fall)
+
+
+@dataclass
+class History:
+    """What a run leaves behind: curves, and the best validation."""
+
+    train: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    best_step: int = 0
+    best_loss: float = math.inf
+    without_improvement: int = 0
+    stopped_early: bool = False
+
+
+def fit(
+    task: Task,
+    source: FieldSource,
+    config: FitConfig,
+    *,
+    folder: Path | None = None,
+    name: str = "model",
+    about: Mapping[str, Any] | None = None,
+    on_step: Callable[[int, nn.Module], None] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train `task.module` in place and leave it with the weights of the best validation.
+
+    With a `folder`, `NAME.last.safetensors` holds everything that an exact resume needs and `NAME.best.safetensors` the
+    best weights; a second call with the same arguments goes on where the first one stopped. On a CPU with the same
+    number of threads the result is the same, bit for bit, as without the interruption.
+
+    Args:
+        about: plain facts that decide the result beside `config`, such as the objective; a run resumes only under the same ones.
+        on_step: called after each step with its number and the averaged module; for pictures and live curves.
+
+    Raises:
+        TrainingError: a loss is NaN or infinite; the message names the step and the term, and the last checkpoint stays.
+        CheckpointError: the folder holds a run with another configuration.
+        StorageError: a checkpoint cannot be written; the one before it stays.
+    """
+    run = _Run(task, source, config, folder, name, about or {})
+    run.resume()
+    bar = tqdm(total=config.steps, initial=run.step, desc=name, disable=not progress, mininterval=1.0)
+    with bar:
+        while run.step < config.steps and not run.history.stopped_early:
+            terms = run.advance()
+            bar.update()
+            if on_step is not None:
+                on_step(run.step, run.averaged)
+            if run.step % 20 == 0 or run.step == config.steps:
+                bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
+                run.history.train.append({"step": run.step, **terms})
+            if run.step % config.validate_every == 0 or run.step == config.steps:
+                run.validate()
+            if run.step % config.save_every == 0 or run.step == config.steps or run.history.stopped_early:
+                run.save()
+    run.finish()
+    return run.history
+
+
+class _Run:
+    """The complete state of one training run."""
+
+    def __init__(
+        self, task: Task, source: FieldSource, config: FitConfig, folder: Path | None, name: str, about: Mapping[str, Any]
+    ) -> None:
+        self.task, self.config, self.folder, self.name = task, config, folder, name
+        self.settings: dict[str, Any] = json.loads(json.dumps({**asdict(config), **about}))
+        self.module = task.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = copy.deepcopy(self.module).requires_grad_(False)
+        self.device = next(self.module.parameters()).device
+        self.batches = Batches(source, config.batch, seed=config.seed, flip=config.flip)
+        self.stream = iter(self.batches)
+        self.noise = generator(config.seed + 1)
+        self.optimizer = torch.optim.AdamW(
+            self.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.step = 0
+        self.history = History()
+        self.best = _copied(self.module.state_dict())
+        torch.manual_seed(config.seed)
+
+    def advance(self) -> dict[str, float]:
+        """Take one step and return its terms."""
+        _, first, second = next(self.stream)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate(self.step)
+        self.module.train()
+        with autocast(self.device, self.config.precision):
+            terms = self.task.losses(first, second, self.noise, self.step / self.config.steps)
+        values = {term: float(value.detach()) for term, value in terms.items()}
+        self._require_finite(values, self.step + 1)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(terms["loss"]).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip))
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            self._require_finite({"gradient norm": norm}, self.step + 1)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._average()
+        self.step += 1
+        return values
+
+    def validate(self) -> dict[str, float]:
+        """Score the averaged weights, keep them if they are the best so far, and count towards early stopping."""
+        scores = {"step": float(self.step), **self.task.validate(self.averaged)}
+        self._require_finite({f"validation {term}": value for term, value in scores.items()}, self.step)
+        history = self.history
+        history.validation.append(scores)
+        if scores["loss"] < history.best_loss:
+            history.best_loss, history.best_step, history.without_improvement = scores["loss"], self.step, 0
+            self.best = _copied(self.averaged.state_dict())
+        else:
+            history.without_improvement += 1
+            history.stopped_early = 0 < self.config.patience <= history.without_improvement
+        return scores
+
+    def save(self) -> None:
+        """Write the last checkpoint, and the best one beside it."""
+        if self.folder is None:
+            return
+        tensors = {f"model.{key}": value for key, value in self.module.state_dict().items()}
+        tensors |= {f"average.{key}": value for key, value in self.averaged.state_dict().items()}
+        tensors |= {f"best.{key}": value for key, value in self.best.items()}
+        for index, parameter in enumerate(self.module.parameters()):
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{index}.{key}"] = value
+        tensors["random.noise"] = self.noise.get_state()
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        plain: dict[str, Any] = {}
+        for key, value in self.batches.state_dict().items():
+            if isinstance(value, Tensor):
+                tensors[f"batches.{key}"] = value
+            else:
+                plain[key] = value
+        write_tensors(
+            self._path("last"),
+            tensors,
+            {
+                "step": self.step,
+                "config": self.settings,
+                "history": asdict(self.history),
+                "batches": plain,
+                "scaler": self.scaler.state_dict(),
+                "threads": torch.get_num_threads(),
+                "device": self.device.type,
+            },
+        )
+        write_tensors(self._path("best"), self.best, {"step": self.history.best_step, "loss": self.history.best_loss})
+
+    def resume(self) -> None:
+        """Take over the last checkpoint if there is one."""
+        if self.folder is None or not self._path("last").exists():
+            return
+        path = self._path("last")
+        tensors, facts = read_tensors(path)
+        known = facts.get("config") or {}
+        if known != self.settings:
+            changed = sorted(key for key in {*known, *self.settings} if known.get(key) != self.settings.get(key))
+            raise CheckpointError(
+                f"the run in this folder was started with another configuration ({', '.join(changed)})",
+                path,
+                "Use its configuration, or another folder.",
+            )
+        if (facts["threads"], facts["device"]) != (torch.get_num_threads(), self.device.type):
+            warnings.warn(
+                f"resuming on {self.device.type} with {torch.get_num_threads()} threads a run of {facts['device']} "
+                f"with {facts['threads']}: the result will not be bit-identical to an uninterrupted run",
+                stacklevel=3,
+            )
+        load_exactly(self.module, _part(tensors, "model"), str(path))
+        load_exactly(self.averaged, _part(tensors, "average"), str(path))
+        self.best = _part(tensors, "best")
+        for index, parameter in enumerate(self.module.parameters()):
+            state = _part(tensors, f"optimizer.{index}")
+            # the moments must have the parameter's own memory layout: the fused kernel reads both as flat arrays
+            self.optimizer.state[parameter] = {
+                key: value if value.ndim == 0 else torch.empty_like(parameter).copy_(value) for key, value in state.items()
+            }
+        self.noise.set_state(tensors["random.noise"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        self.batches.load_state_dict({**facts["batches"], **_part(tensors, "batches")})
+        self.stream = iter(self.batches)
+        self.scaler.load_state_dict(facts["scaler"])
+        self.history = History(**facts["history"])
+        self.step = facts["step"]
+
+    def finish(self) -> None:
+        """Leave the module with the best weights, in eval mode."""
+        load_exactly(self.module, self.best, self.name).eval()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.config.average, (1 + self.step) / (10 + self.step)) if self.config.average else 0.0
+        for kept, current in zip(self.averaged.parameters(), self.module.parameters()):
+            kept.lerp_(current, 1 - decay)
+        for kept, current in zip(self.averaged.buffers(), self.module.buffers()):
+            kept.copy_(current)
+
+    def _require_finite(self, values: Mapping[str, float], step: int) -> None:
+        bad = [term for term, value in values.items() if not math.isfinite(value)]
+        if bad:
+            saved = self.folder is not None and self._path("last").exists()
+            kept = f"The last checkpoint, {self._path('last')}, is untouched." if saved else "No checkpoint was written yet."
+            raise TrainingError(
+                f"{', '.join(bad)} became {values[bad[0]]} at step {step}",
+                self.name,
+                f"Lower the learning rate ({self.config.learning_rate:g}) or look for NaN in the data. {kept}",
+            )
+
+    def _path(self, kind: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.name}.{kind}.safetensors"
+
+
+# --- files ---
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors and plain facts to one safetensors file, whole or not at all, with a checksum of both.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    note = json.dumps({"format": FORMAT, **facts})
+    with whole_file(path) as temporary:
+        temporary.write_bytes(save(plain, metadata={"divcolor": json.dumps([note, _checksum(plain, note)])}))
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote: `(tensors, facts)`, on the CPU.
+
+    Raises:
+        CheckpointError: the file is absent, truncated, altered, or not one of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError("there is no such checkpoint", path, "Check the path, or train one: python -m divcolor_lib train --help.")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            note, checksum = json.loads((opened.metadata() or {}).get("divcolor", "[null, null]"))
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        facts = json.loads(note) if note is not None else None
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint is damaged or no safetensors file: {error}", path, "Copy it again, or resume from an older one."
+        ) from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise CheckpointError("the file is a safetensors file, but not one of this library's", path, "Use a file that `train` wrote.")
+    if checksum != _checksum(tensors, note):
+        raise CheckpointError(
+            "the checkpoint does not match its checksum: some bits changed", path, "Copy it again, or resume from an older one."
+        )
+    return tensors, facts
+
+
+def _checksum(tensors: Mapping[str, Tensor], note: str) -> str:
+    digest = hashlib.sha256(note.encode())
+    for name in sorted(tensors):
+        flat = tensors[name].contiguous().reshape(-1).view(torch.uint8)
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(flat.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+# --- the three stages ---
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the CVAE is trained for: weighted reconstruction + mahalanobis L_mah + gradient L_grad + kl KL.
+
+    Attributes:
+        noise_variance: sigma^2 of the Gaussian likelihood, in units of (ab/128)^2 over a whole field.
+        weighting: rarity weights of the pixels' colors: `none`, `zhang` (mean 1) or `inverse` (raw 1/p).
+        mahalanobis, gradient: weights of the paper's terms L_mah and L_grad, which are added to the reconstruction term.
+        kl: weight of the KL; 1 is the ELBO.
+        kl_warmup: share of the steps over which the KL's weight rises from a tenth to its value.
+        reference: use the published objective instead, defects and all: a root, raw 1/p weights, a KL summed over the batch.
+    """
+
+    noise_variance: float = 0.3
+    weighting: str = "none"
+    mahalanobis: float = 0.0
+    gradient: float = 0.0
+    kl: float = 1.0
+    kl_warmup: float = 0.2
+    reference: bool = False
+
+    def __post_init__(self) -> None:
+        if self.weighting not in WEIGHTINGS:
+            raise ConfigError(f"unknown weighting `{self.weighting}`", "Objective.weighting", f"Use one of {', '.join(WEIGHTINGS)}.")
+        if self.noise_variance <= 0 or min(self.mahalanobis, self.gradient, self.kl, self.kl_warmup) < 0:
+            raise ConfigError(f"the objective {self} has a negative weight, or no noise", "Objective")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run makes, apart from the data.
+
+    Attributes:
+        regression_fit: how the regression network is trained: ours starts from it, and it is an anchor row of both designs.
+            None leaves it out.
+        regressor_width: its width; None takes the CVAE's, which ours must have.
+        mdn_loss: `exact`, `bound` (nearest component) or `reference` (the published loss).
+    """
+
+    name: str
+    cvae: CVAEConfig
+    mdn: MDNConfig
+    objective: Objective
+    cvae_fit: FitConfig
+    mdn_fit: FitConfig
+    regression_fit: FitConfig | None = None
+    regressor_width: float | None = None
+    mdn_loss: str = "exact"
+
+    def __post_init__(self) -> None:
+        if self.mdn_loss not in ("exact", "bound", "reference"):
+            raise ConfigError(f"unknown MDN loss `{self.mdn_loss}`", "Recipe.mdn_loss", "Use exact, bound or reference.")
+
+    def scaled(self, share: float) -> Recipe:
+        """Return the same recipe with every stage's steps times `share`."""
+
+        def shorter(config: FitConfig) -> FitConfig:
+            return replace(config, steps=max(1, round(config.steps * share)))
+
+        regression = shorter(self.regression_fit) if self.regression_fit else None
+        return replace(self, cvae_fit=shorter(self.cvae_fit), mdn_fit=shorter(self.mdn_fit), regression_fit=regression)
+
+    def with_(self, **changes: Any) -> Recipe:
+        """Return the same recipe with these fields of every stage's `FitConfig` changed, such as `precision` or `seed`.
+
+        The reference MDN keeps its precision: on processors with AMX, torch 2.13 at times returns infinite gradients for its
+        5x5 convolutions over a few pixels in bfloat16.
+        """
+        kept = {key: value for key, value in changes.items() if key != "precision" or self.mdn.design != "reference"}
+        regression = replace(self.regression_fit, **changes) if self.regression_fit else None
+        return replace(self, cvae_fit=replace(self.cvae_fit, **changes), mdn_fit=replace(self.mdn_fit, **kept), regression_fit=regression)
+
+
+@dataclass
+class Trained:
+    """What the stages leave: the networks in eval mode, and the history of each stage."""
+
+    recipe: Recipe
+    cvae: CVAE
+    mdn: MDN | None = None
+    regressor: ColorRegressor | None = None
+    histories: dict[str, History] = field(default_factory=dict)
+
+
+class RegressionTask:
+    """Squared error of one answer for each photograph."""
+
+    def __init__(self, regressor: ColorRegressor, validation: FieldSource, batch: int) -> None:
+        self.module, self.validation, self.batch = regressor, validation, batch
+
+    def losses(self, first: Tensor, second: Tensor, noise: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """Return the loss of a batch `(gray, ab)`."""
+        return {"loss": squared_error(self.module(first), second)}
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Return the mean squared error of validation images, summed over pixels."""
+        total = _Mean()
+        with evaluating(module):
+            for gray, ab in _chunks(self.validation, self.batch):
+                total.add(len(gray), loss=squared_error(module(gray), ab))
+        return total.values()
+
+
+class CVAETask:
+    """Reconstruction and KL, as the `Objective` says."""
+
+    def __init__(
+        self,
+        cvae: CVAE,
+        objective: Objective,
+        validation: FieldSource,
+        batch: int,
+        weights: WeightTable | None = None,
+        pca: PCA | None = None,
+    ) -> None:
+        self.module, self.objective, self.validation, self.batch, self.weights, self.pca = cvae, objective, validation, batch, weights, pca
+
+    def losses(self, first: Tensor, second: Tensor, noise: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """Return the terms of a batch `(gray, ab)`."""
+        return self._terms(self.module, first, second, noise, progress)
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Return the terms over validation images, at full KL weight, with noise of its own."""
+        total, noise = _Mean(), generator(VALIDATION_SEED)
+        with evaluating(module):
+            for gray, ab in _chunks(self.validation, self.batch):
+                total.add(len(gray), **self._terms(module, gray, ab, noise, 1.0))
+        return total.values()
+
+    def _terms(self, module: nn.Module, gray: Tensor, ab: Tensor, noise: torch.Generator, progress: float) -> dict[str, Tensor]:
+        reconstruction, mu, logvar = module(ab, gray, noise)
+        weights = self.weights(ab) if self.weights is not None else None
+        kl = kl_to_standard_normal(mu, logvar)
+        if self.objective.reference:
+            assert weights is not None
+            loss = reference_cvae_loss(reconstruction, ab, mu, logvar, weights)
+            return {"loss": loss, "kl": kl, "squared": squared_error(reconstruction, ab)}
+        objective = self.objective
+        fit_term = gaussian_reconstruction(reconstruction, ab, objective.noise_variance, weights)
+        if objective.mahalanobis and self.pca is not None:
+            fit_term = fit_term + objective.mahalanobis * mahalanobis(reconstruction, ab, self.pca.components, self.pca.variances)
+        if objective.gradient:
+            fit_term = fit_term + objective.gradient * gradient_error(reconstruction, ab)
+        warm = min(1.0, 0.1 + 0.9 * progress / objective.kl_warmup) if objective.kl_warmup else 1.0
+        return {"loss": fit_term + warm * objective.kl * kl, "reconstruction": fit_term, "kl": kl}
+
+
+class MDNTask:
+    """The mixture on codes drawn from the posterior, and (ours) the representatives on their means.
+
+    Batches are rows of a code table: gray features, and mu and logvar side by side.
+    """
+
+    def __init__(self, mdn: MDN, loss: str, validation: FieldSource, batch: int) -> None:
+        self.module, self.loss, self.validation, self.batch = mdn, loss, validation, batch
+
+    def losses(self, first: Tensor, second: Tensor, noise: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """Return the terms of a batch `(features, mu and logvar)`."""
+        return self._terms(self.module, first, second, noise)
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Return the terms over validation images, with noise of its own, and the exact NLL whatever the loss."""
+        total, noise = _Mean(), generator(VALIDATION_SEED)
+        with evaluating(module):
+            for features, codes in _chunks(self.validation, self.batch):
+                total.add(len(features), **self._terms(module, features, codes, noise))
+        return total.values()
+
+    def _terms(self, module: nn.Module, features: Tensor, codes: Tensor, noise: torch.Generator) -> dict[str, Tensor]:
+        mu, logvar = codes.chunk(2, dim=1)
+        z = reparameterize(mu, logvar, noise)
+        if isinstance(module, HeadsMDN):
+            mixture, logits, representatives = module.both(features)
+            shown = representative_loss(logits, representatives, mu, (-logvar).exp())
+            nll = mixture_nll(mixture, z)
+            density = nearest_component_bound(mixture, z) if self.loss == "bound" else nll
+            return {"loss": density + shown, "nll": nll, "representatives": shown}
+        mixture = module(features)
+        losses = {"exact": mixture_nll, "bound": nearest_component_bound, "reference": reference_mixture_loss}
+        return {"loss": losses[self.loss](mixture, z), "nll": mixture_nll(mixture, z)}
+
+
+class CodeSource:
+    """Rows of a code table, as `Batches` reads them: features (float16 at rest), and `mu` and `logvar` side by side."""
+
+    def __init__(self, features: Tensor, codes: Tensor) -> None:
+        self.features, self.codes = features, codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return float32 features `(B, C, H, W)` and codes `(B, 2D)`."""
+        indices = indices.to(self.codes.device)
+        return self.features[indices].float(), self.codes[indices]
+
+
+def train_colorizer(
+    recipe: Recipe,
+    training: FieldSource,
+    validation: FieldSource,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+    stage: str = "all",
+    on_step: Callable[[str, int, Trained], None] | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Run the recipe's stages, or go on where they stopped, and return the networks.
+
+    Args:
+        stage: `cvae` stops after the CVAE; `mdn` wants a finished CVAE in `folder`; `all` does both.
+        on_step: called after each step with the stage, its step, and the networks as they stand (averaged weights).
+
+    Raises:
+        ConfigError: an unknown stage.
+        CheckpointError: `stage` is `mdn` and the folder holds no finished CVAE, or the folder holds another recipe's run.
+    """
+    if stage not in ("all", "cvae", "mdn"):
+        raise ConfigError(f"unknown stage `{stage}`", "stage", "Use cvae, mdn or all.")
+    if stage == "mdn" and not _is_finished(folder, "cvae"):
+        raise CheckpointError("there is no trained CVAE to train an MDN for", folder or "", "Run --stage cvae first, or --stage all.")
+    torch.manual_seed(recipe.cvae_fit.seed)
+    cvae = CVAE.build(recipe.cvae).to(device)
+    trained = Trained(recipe, cvae)
+
+    def report(name: str) -> Callable[[int, nn.Module], None]:
+        def call(step: int, module: nn.Module) -> None:
+            if on_step is not None:
+                as_cvae = module if isinstance(module, CVAE) else cvae
+                on_step(name, step, replace(trained, cvae=as_cvae, mdn=module if isinstance(module, MDN) else None))
+
+        return call
+
+    def run(name: str, task: Task, source: FieldSource, config: FitConfig) -> None:
+        decisive = {"regression": (), "cvae": ("cvae", "objective"), "mdn": ("cvae", "objective", "mdn", "mdn_loss")}
+        about = {key: value for key, value in asdict(recipe).items() if key in decisive[name]}
+        trained.histories[name] = fit(task, source, config, folder=folder, name=name, about=about, on_step=report(name), progress=progress)
+
+    if recipe.regression_fit is not None:
+        trained.regressor = ColorRegressor(recipe.regressor_width or recipe.cvae.width).to(device)
+        batch = recipe.regression_fit.batch
+        run("regression", RegressionTask(trained.regressor, validation, batch), training, recipe.regression_fit)
+        if isinstance(cvae, UNetCVAE):
+            cvae.warm_start(trained.regressor)
+    weights, pca = _statistics(recipe, training, device)
+    run("cvae", CVAETask(cvae, recipe.objective, validation, recipe.cvae_fit.batch, weights, pca), training, recipe.cvae_fit)
+    if stage == "cvae":
+        return trained
+    trained.mdn = _mdn_stage(recipe, cvae, training, validation, run, progress)
+    return trained
+
+
+def _is_finished(folder: Path | None, name: str) -> bool:
+    path = None if folder is None else folder / f"{name}.last.safetensors"
+    if path is None or not path.exists():
+        return False
+    _, facts = read_tensors(path)
+    return bool(facts["step"] >= facts["config"]["steps"] or facts["history"]["stopped_early"])
+
+
+def _mdn_stage(
+    recipe: Recipe,
+    cvae: CVAE,
+    training: FieldSource,
+    validation: FieldSource,
+    run: Callable[[str, Task, FieldSource, FitConfig], None],
+    progress: bool,
+) -> MDN:
+    """Make the code tables once, start the means at their cluster centers, and train the MDN."""
+    config = recipe.mdn_fit
+    source = _codes(cvae, training, config, mirrored=config.flip, progress=progress)
+    known = _codes(cvae, validation, config, mirrored=False, progress=progress)
+    torch.manual_seed(config.seed)
+    mdn = MDN.build(replace(recipe.mdn, inputs=cvae.feature_shape, latent=recipe.cvae.latent)).to(source.codes.device)
+    if recipe.mdn_loss != "reference":
+        mu = source.codes[:, : recipe.cvae.latent]
+        mdn.initialize(kmeans(mu, max(mdn.config.components, mdn.config.representatives), seed=config.seed))
+    run("mdn", MDNTask(mdn, recipe.mdn_loss, known, config.batch), source, replace(config, flip=False))
+    return mdn
+
+
+def _codes(cvae: CVAE, source: FieldSource, config: FitConfig, mirrored: bool, progress: bool) -> CodeSource:
+    parts = [
+        code_table(cvae, ((g.flip(-1), c.flip(-1)) if mirror else (g, c) for g, c in _chunks(source, 256)), config.precision, progress)
+        for mirror in ((False, True) if mirrored else (False,))
+    ]
+    features, mu, logvar = (torch.cat(tensors) for tensors in zip(*parts))
+    return CodeSource(features, torch.cat([mu, logvar], dim=1))
+
+
+def _statistics(recipe: Recipe, training: FieldSource, device: torch.device | str) -> tuple[WeightTable | None, PCA | None]:
+    """Fit what the objective needs of the training colors: rarity weights, principal components."""
+    objective = recipe.objective
+    weighting = "inverse" if objective.reference else objective.weighting
+    weights = None
+    if weighting != "none":
+        bins = gamut_bins()
+        frequency = prior((ab for _, ab in _chunks(training, 256)), bins)
+        table = inverse_weights(frequency) if weighting == "inverse" else zhang_weights(frequency, bins)
+        weights = WeightTable(bins, table.to(device))
+    pca = None
+    if objective.mahalanobis:
+        rows = torch.cat([ab.flatten(1).half() for _, ab in _chunks(training, 256)])
+        pca = fit_pca(rows.float(), 20)
+    return weights, pca
+
+
+class _Mean:
+    """Weighted means of named scalars."""
+
+    def __init__(self) -> None:
+        self.count, self.sums = 0, {}  # type: int, dict[str, float]
+
+    def add(self, count: int, **terms: Tensor) -> None:
+        self.count += count
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + count * float(value)
+
+    def values(self) -> dict[str, float]:
+        return {name: total / self.count for name, total in self.sums.items()}
+
+
+def _chunks(source: FieldSource, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(source), size):
+        yield source.batch(torch.arange(start, min(start + size, len(source))))
+
+
+# --- recipes: every hyperparameter of the book's runs, written once ---
+
+
+def _fits(regression: int, cvae: int, mdn: int, **shared: Any) -> dict[str, Any]:
+    return {
+        "regression_fit": FitConfig(steps=regression, learning_rate=1.5e-3, **shared),
+        "cvae_fit": FitConfig(steps=cvae, **shared),
+        "mdn_fit": FitConfig(steps=mdn, learning_rate=2e-3, weight_decay=0.05, clip=10.0, validate_every=100, **{**shared, "batch": 128}),
+    }
+
+
+RECIPES = {
+    "faces": Recipe("faces", CVAEConfig(), MDNConfig(), Objective(), **_fits(1000, 2600, 1600)),
+    "faces-reference": Recipe(
+        "faces-reference",
+        CVAEConfig(design="reference", latent=64, width=0.25),
+        MDNConfig(design="reference", latent=64, width=0.25, scale=0.1, dropout=0.7),
+        Objective(reference=True),
+        regressor_width=1.0,
+        mdn_loss="reference",
+        **_fits(1000, 2600, 1600),
+    ),
+    "portraits": Recipe(
+        "portraits",
+        CVAEConfig(latent=8, width=0.25),
+        MDNConfig(latent=8, width=0.35),
+        Objective(),
+        **_fits(800, 2000, 2000, flip=False),
+    ),
+    "portraits-reference": Recipe(
+        "portraits-reference",
+        CVAEConfig(design="reference", latent=64, width=0.125),
+        MDNConfig(design="reference", latent=64, width=0.25, scale=0.1, dropout=0.7),
+        Objective(reference=True),
+        regressor_width=0.25,
+        mdn_loss="reference",
+        **_fits(800, 2000, 2000, flip=False),
+    ),
+}
