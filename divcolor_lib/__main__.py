@@ -41,6 +41,7 @@ from .data import (
 from .errors import ConfigError, DataError, DivcolorError, check_writable, whole_file
 from .metrics import KS, Row, evaluate, fit_anchors, oracle_gap, portrait_scores
 from .metrics import errors as errors_of
+from .plots import chapter_0
 from .portraits import Portraits
 from .runtime import best_precision, machine
 from .train import RECIPES, Recipe, Trained, train_colorizer
@@ -275,7 +276,7 @@ class _Snapshots:
 
     def __call__(self, stage: str, step: int, trained: Trained) -> None:
         if stage == "cvae" and step % self.every == 0:
-            figure = plots.snapshot(trained.cvae, self.gray, self.ab, step)
+            figure = chapter_0.snapshot(trained.cvae, self.gray, self.ab, step)
             with whole_file(self.run / f"snapshot-{step:06d}.png") as temporary:
                 figure.savefig(temporary, format="png")
             plots.close(figure)
@@ -405,7 +406,7 @@ def _colorize(options: argparse.Namespace) -> None:
     for photo in options.photos:
         result = colorizer.colorize(photo, options.n, options.crop, options.seed)
         if options.grid:
-            figure = plots.colorizations(result)
+            figure = chapter_0.colorizations(result)
             with whole_file(options.grid) as temporary:
                 figure.savefig(temporary, format=kind)
             plots.close(figure)

@@ -1,16 +1,25 @@
-"""Low-dimensional summaries of color fields: principal components and k-means.
+"""Codes for color fields: principal components, k-means, autoencoders, and variational autoencoders of one level or several.
 
-Both work on rows, `(N, M)`; a color field `(2, H, W)` is the row `ab.flatten()`.
+All work on rows `(N, M)`; a color field `(2, H, W)` is the row `ab.flatten()`. The networks here are small fully connected
+ones, made for the color fields of small portraits; the conditional VAE for photographs is in `cvae`.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from .errors import ShapeError, check_finite, check_shape
+from .errors import ConfigError, ShapeError, TrainingError, check_finite, check_shape
+from .losses import kl_between_normals, kl_per_dimension
+
+#: log sigma^2 of every learned Gaussian stays in this range, so that exp never overflows.
+LOGVAR_RANGE = (-12.0, 6.0)
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,230 @@ def kmeans(rows: Tensor, clusters: int, seed: int = 0, rounds: int = 50) -> Tens
             centers[empty] = rows[farthest]
             closest[farthest] = 0
     return centers + mean
+
+
+def reparameterize(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw z = mu + sigma * eps with eps ~ N(0, I) and sigma = exp(logvar / 2); gradients flow to mu and logvar.
+
+    The noise is drawn where the generator lives, so a CPU generator gives the same codes on every device.
+
+    Source: Kingma and Welling, *Auto-Encoding Variational Bayes*, 2013, section 2.4.
+    """
+    where = generator.device if generator is not None else mu.device
+    eps = torch.randn(mu.shape, generator=generator, device=where).to(mu.device)
+    return mu + (0.5 * logvar).exp() * eps
+
+
+def multilayer(widths: Sequence[int]) -> nn.Sequential:
+    """Return linear layers between these widths with SiLU between them; two widths give one linear layer."""
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder as fully connected networks; without hidden layers it is the linear autoencoder.
+
+    Args:
+        length: M, the length of a row.
+        latent: D, the length of a code.
+        hidden: the widths of the encoder's hidden layers; the decoder has them in reverse order.
+
+    Raises:
+        ConfigError: a width is not positive.
+    """
+
+    def __init__(self, length: int, latent: int, hidden: Sequence[int] = (128,)) -> None:
+        super().__init__()
+        _check_widths(length, latent, *hidden)
+        self.encoder = multilayer([length, *hidden, latent])
+        self.decoder = multilayer([latent, *reversed(hidden), length])
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the codes `(N, D)` of rows `(N, M)`."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the rows `(N, M)` of codes `(N, D)`."""
+        return self.decoder(z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the reconstructions `(N, M)` of rows `(N, M)`."""
+        return self.decode(self.encode(x))
+
+
+class VAE(nn.Module):
+    """A variational autoencoder: p(z) = N(0, I), p(x|z) = N(f(z), sigma_x^2 I), q(z|x) = N(mu, diag sigma^2).
+
+    Args:
+        length: M, the length of a row.
+        latent: D, the length of a code.
+        hidden: the widths of the encoder's hidden layers; the decoder has them in reverse order.
+        noise: sigma_x, the standard deviation of p(x|z), in the units of x.
+
+    Raises:
+        ConfigError: a width or the noise is not positive.
+
+    Source: Kingma and Welling, *Auto-Encoding Variational Bayes*, 2013.
+    """
+
+    def __init__(self, length: int, latent: int, hidden: Sequence[int] = (128,), noise: float = 0.1) -> None:
+        super().__init__()
+        _check_widths(length, latent, *hidden)
+        self.length, self.latent, self.noise = length, latent, _checked_noise(noise)
+        self.encoder = multilayer([length, *hidden, 2 * latent])
+        self.decoder = multilayer([latent, *reversed(hidden), length])
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the posterior of rows `(N, M)`: `mu` and `logvar`, each `(N, D)`."""
+        mu, logvar = self.encoder(x).chunk(2, dim=1)
+        return mu, logvar.clamp(*LOGVAR_RANGE)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return f(z), the mean of p(x|z): rows `(N, M)` of codes `(N, D)`."""
+        return self.decoder(z)
+
+    def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Return the two terms of the ELBO for each row, in nats: log p(x|z) at one z ~ q(z|x), `(N,)`, and the KL per dimension, `(N, D)`.
+
+        The ELBO of row n is `log_likelihood[n] - kl[n].sum()`.
+        """
+        mu, logvar = self.encode(x)
+        z = reparameterize(mu, logvar, generator)
+        return gaussian_log_likelihood(x, self.decode(z), self.noise), kl_per_dimension(mu, logvar)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return `count` means f(z) with z ~ p(z): rows `(count, M)`."""
+        return self.decode(torch.randn(count, self.latent, generator=generator))
+
+
+class HierarchicalVAE(nn.Module):
+    """A Markovian hierarchical VAE with T levels: z_T ~ N(0, I), z_{t-1} ~ p(z_{t-1}|z_t), x ~ p(x|z_1).
+
+    The encoder goes up, q(z_1|x) q(z_2|z_1) ... q(z_T|z_{T-1}); the decoder goes down. Every conditional is a Gaussian with
+    diagonal covariance whose mean and variance a small network gives; p(x|z_1) = N(f(z_1), sigma_x^2 I).
+
+    Args:
+        length: M, the length of a row.
+        latents: the lengths of the codes z_1, ..., z_T, from the level next to x to the top.
+        hidden: the width of the one hidden layer of every network.
+        noise: sigma_x, the standard deviation of p(x|z_1), in the units of x.
+
+    Raises:
+        ConfigError: there is no level, or a width or the noise is not positive.
+
+    Source: Kingma and Welling, *An Introduction to Variational Autoencoders*, 2019; Luo, *Understanding Diffusion Models*, 2022.
+    """
+
+    def __init__(self, length: int, latents: Sequence[int], hidden: int = 128, noise: float = 0.1) -> None:
+        super().__init__()
+        if not latents:
+            raise ConfigError("a hierarchical VAE needs one level at least", "latents", "Pass the length of each level's code.")
+        _check_widths(length, hidden, *latents)
+        self.latents, self.noise = tuple(latents), _checked_noise(noise)
+        below = [length, *latents[:-1]]
+        self.up = nn.ModuleList(multilayer([before, hidden, 2 * after]) for before, after in zip(below, latents))
+        self.down = nn.ModuleList(multilayer([above, hidden, 2 * at]) for at, above in itertools.pairwise(latents))
+        self.decoder = multilayer([latents[0], hidden, length])
+
+    def posterior(self, level: int, below: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `mu` and `logvar` of q(z_t|z_{t-1}) for t = `level` from 1; `below` is z_{t-1}, or x for t = 1."""
+        mu, logvar = self.up[level - 1](below).chunk(2, dim=1)
+        return mu, logvar.clamp(*LOGVAR_RANGE)
+
+    def prior(self, level: int, above: Tensor | None, count: int = 0) -> tuple[Tensor, Tensor]:
+        """Return `mu` and `logvar` of p(z_t|z_{t+1}) for t = `level` from 1; at the top those of N(0, I), for `count` rows."""
+        if level == len(self.latents):
+            zeros = torch.zeros(count, self.latents[-1])
+            return zeros, zeros
+        mu, logvar = self.down[level - 1](above).chunk(2, dim=1)
+        return mu, logvar.clamp(*LOGVAR_RANGE)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return f(z_1), the mean of p(x|z_1): rows `(N, M)` of codes `(N, D_1)`."""
+        return self.decoder(z)
+
+    def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Return the terms of the ELBO for each row, in nats: log p(x|z_1) at one draw, `(N,)`, and the KL of every level.
+
+        The KL is a list over t = 1..T, per dimension, `(N, D_t)`. Level t contributes KL(q(z_t|z_{t-1}) || p(z_t|z_{t+1})).
+        Except for the inner integral, which is in closed form, all expectations are taken at one draw of the codes.
+        """
+        codes, posteriors, below = [], [], x
+        for level in range(1, len(self.latents) + 1):
+            posteriors.append(self.posterior(level, below))
+            below = reparameterize(*posteriors[-1], generator)
+            codes.append(below)
+        kl = []
+        for level, (mu, logvar) in enumerate(posteriors, start=1):
+            above = codes[level] if level < len(codes) else None
+            kl.append(kl_between_normals(mu, logvar, *self.prior(level, above, len(x))))
+        return gaussian_log_likelihood(x, self.decode(codes[0]), self.noise), kl
+
+    def sample(self, count: int, generator: torch.Generator, top: Tensor | None = None) -> Tensor:
+        """Return `count` means f(z_1), drawn from the top down: rows `(count, M)`. `top` fixes z_T, `(count, D_T)`."""
+        z = top if top is not None else torch.randn(count, self.latents[-1], generator=generator)
+        for level in range(len(self.latents) - 1, 0, -1):
+            z = reparameterize(*self.prior(level, z), generator)
+        return self.decode(z)
+
+
+def gaussian_log_likelihood(x: Tensor, mean: Tensor, noise: float) -> Tensor:
+    """Return log N(x; mean, sigma_x^2 I) of each row, constant included, in nats: `(N,)` for rows `(N, M)`."""
+    check_shape("mean", mean, tuple(x.shape))
+    constant = 0.5 * x.shape[1] * math.log(2 * math.pi * noise**2)
+    return -(x - mean).square().sum(1) / (2 * noise**2) - constant
+
+
+def fit_rows(
+    module: nn.Module,
+    loss: Callable[[Tensor, int], Tensor],
+    rows: Tensor,
+    steps: int,
+    batch: int = 128,
+    rate: float = 2e-3,
+    seed: int = 0,
+    progress: bool = True,
+) -> Tensor:
+    """Train `module` by Adam on random batches of `rows`; the rate falls to zero along a half cosine.
+
+    Args:
+        loss: from a batch `(batch, M)` and the step, counted from 0, to the number to make small.
+        rows: `(N, M)`, all in memory.
+
+    Returns:
+        The loss of every step, `(steps,)`.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    check_shape("rows", rows, (None, None))
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(module.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    losses = torch.empty(steps)
+    for step in tqdm(range(steps), desc="training", disable=not progress):
+        value = loss(rows[torch.randint(len(rows), (batch,), generator=generator)], step)
+        if not bool(value.isfinite()):
+            raise TrainingError(f"the loss is {float(value)}", f"step {step}", "Lower the learning rate, or look for a division by zero.")
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        schedule.step()
+        losses[step] = value.detach()
+    return losses
+
+
+def _check_widths(*widths: int) -> None:
+    if bad := [width for width in widths if isinstance(width, bool) or not isinstance(width, int) or width < 1]:
+        raise ConfigError(f"{bad[0]!r} is no width of a layer", "autoencoder", "Use integers from 1 on.")
+
+
+def _checked_noise(noise: float) -> float:
+    if not 0 < noise < math.inf:
+        raise ConfigError(f"the noise is {noise}", "autoencoder", "Use a positive standard deviation.")
+    return float(noise)
 
 
 def _squared_distances(rows: Tensor, centers: Tensor) -> Tensor:

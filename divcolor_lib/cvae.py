@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .autoencoder import LOGVAR_RANGE, reparameterize
 from .errors import CheckpointError, ConfigError, ShapeError, check_shape
 
 DESIGNS = ("unet", "reference")
@@ -29,7 +30,6 @@ REFERENCE_LATENT = 64
 UNET_CHANNELS = (40, 72, 112, 176)
 UNET_COLOR_CHANNELS = (32, 64, 96, 128)
 UNET_CODE_CHANNELS = 32
-LOGVAR_RANGE = (-12.0, 6.0)
 
 SomeModule = TypeVar("SomeModule", bound=nn.Module)
 
@@ -134,18 +134,6 @@ class CVAE(nn.Module):
         """Encode, draw one code, decode: `(reconstruction, mu, logvar)`."""
         mu, logvar = self.encode(ab, gray)
         return self.decode(reparameterize(mu, logvar, generator), gray), mu, logvar
-
-
-def reparameterize(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw z = mu + sigma * eps with eps ~ N(0, I) and sigma = exp(logvar / 2); gradients flow to mu and logvar.
-
-    The noise is drawn where the generator lives, so a CPU generator gives the same codes on every device.
-
-    Source: Kingma and Welling, *Auto-Encoding Variational Bayes*, 2013, section 2.4.
-    """
-    where = generator.device if generator is not None else mu.device
-    eps = torch.randn(mu.shape, generator=generator, device=where).to(mu.device)
-    return mu + (0.5 * logvar).exp() * eps
 
 
 def load_exactly(module: SomeModule, state_dict: Mapping[str, Tensor], what: str) -> SomeModule:

@@ -57,6 +57,10 @@ class TrainingError(DivcolorError, ArithmeticError):
     """Training produced a value that is not a number, or cannot go on."""
 
 
+class ExerciseError(DivcolorError, AssertionError):
+    """An answer to an exercise did not pass its check, and the check was strict; or a quiz cannot be shown."""
+
+
 class StorageError(DivcolorError, OSError):
     """A file cannot be written: the disk is full, or the folder is read-only."""
 

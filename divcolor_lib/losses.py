@@ -102,6 +102,22 @@ def kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mu.square() + logvar.expm1() - logvar)  # expm1: next to the prior, exp(x) - 1 rounds below x
 
 
+def kl_between_normals(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
+    """KL(N(mu, diag sigma^2) || N(m, diag s^2)) of each row and dimension, in nats.
+
+    It is 1/2 (log s^2 - log sigma^2 + (sigma^2 + (mu - m)^2) / s^2 - 1) for each of the D dimensions.
+
+    Args:
+        mu, logvar: `(B, D)`, mean and log sigma^2 of the first Gaussian.
+        prior_mu, prior_logvar: `(B, D)`, m and log s^2 of the second.
+    """
+    for name, tensor in (("logvar", logvar), ("prior_mu", prior_mu), ("prior_logvar", prior_logvar)):
+        check_shape(name, tensor, tuple(mu.shape))
+    ratio = logvar.float() - prior_logvar.float()
+    distance = (mu.float() - prior_mu.float()).square() * (-prior_logvar.float()).exp()
+    return 0.5 * (ratio.expm1() - ratio + distance)
+
+
 def mixture_nll(mixture: MixtureSameFamily, z: Tensor) -> Tensor:
     """Mean over the batch of -log sum_k pi_k N(z; mu_k, diag s_k^2), exact, by logsumexp."""
     return -mixture.log_prob(z.float()).mean()

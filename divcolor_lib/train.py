@@ -25,9 +25,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .autoencoder import PCA, fit_pca, kmeans
+from .autoencoder import PCA, fit_pca, kmeans, reparameterize
 from .bins import WeightTable, gamut_bins, inverse_weights, prior, zhang_weights
-from .cvae import CVAE, ColorRegressor, CVAEConfig, UNetCVAE, load_exactly, reparameterize
+from .cvae import CVAE, ColorRegressor, CVAEConfig, UNetCVAE, load_exactly
 from .data import Batches, FieldSource
 from .errors import CheckpointError, ConfigError, TrainingError, whole_file
 from .features import code_table

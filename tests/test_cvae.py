@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from divcolor_lib.cvae import CVAE, LOGVAR_RANGE, ColorRegressor, CVAEConfig, ReferenceCVAE, UNetCVAE, load_exactly, reparameterize
+from divcolor_lib.autoencoder import LOGVAR_RANGE, reparameterize
+from divcolor_lib.cvae import CVAE, ColorRegressor, CVAEConfig, ReferenceCVAE, UNetCVAE, load_exactly
 from divcolor_lib.errors import CheckpointError, ConfigError, ShapeError
 
 SMALL = 1 / 16

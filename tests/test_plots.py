@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from divcolor_lib import plots
 from divcolor_lib.colorize import Colorizations
 from divcolor_lib.cvae import CVAE, CVAEConfig
+from divcolor_lib.plots import chapter_0
 from divcolor_lib.portraits import COLORS
 from divcolor_lib.runtime import generator
 
@@ -72,12 +73,12 @@ def photos(count: int) -> tuple[Tensor, Tensor]:
 
 
 EVERY: dict[str, Callable[[], Figure]] = {
-    "colorizations": lambda: plots.colorizations(result()),
-    "snapshot": lambda: plots.snapshot(tiny_cvae(), *photos(2), 400),
-    "posterior": lambda: plots.posterior([RED, BLUE], GRAY, [0.7, 0.3], "boy"),
-    "guesses": lambda: plots.guesses([RED, BLUE], [0.7, 0.3], "boy"),
-    "single_answer": lambda: plots.single_answer(torch.full((32, 40), 50.0), torch.full((2, 64, 64), 0.1), result()),
-    "pipeline": lambda: plots.pipeline(GRAY, [RED, BLUE], [0.7, 0.3]),
+    "colorizations": lambda: chapter_0.colorizations(result()),
+    "snapshot": lambda: chapter_0.snapshot(tiny_cvae(), *photos(2), 400),
+    "posterior": lambda: chapter_0.posterior([RED, BLUE], GRAY, [0.7, 0.3], "boy"),
+    "guesses": lambda: chapter_0.guesses([RED, BLUE], [0.7, 0.3], "boy"),
+    "single_answer": lambda: chapter_0.single_answer(torch.full((32, 40), 50.0), torch.full((2, 64, 64), 0.1), result()),
+    "pipeline": lambda: chapter_0.pipeline(GRAY, [RED, BLUE], [0.7, 0.3]),
 }
 
 
@@ -105,7 +106,7 @@ def test_the_style_of_the_reader_is_left_alone() -> None:
 
 
 def test_colorizations_name_probabilities_and_colors() -> None:
-    figure = plots.colorizations(result(), title="Ann")
+    figure = chapter_0.colorizations(result(), title="Ann")
     words = plots.alt_text(figure)
     assert words.startswith("Ann: one gray photograph and 3 colorizations of it.")
     assert "1: p = 0.61, red on average, red in the upper left corner" in words
@@ -120,7 +121,7 @@ def test_colorizations_name_probabilities_and_colors() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200), (300, 20), (500, 400)])
 def test_pictures_of_any_shape_can_be_shown(shape: tuple[int, int]) -> None:
-    figure = plots.colorizations(result(*shape))
+    figure = chapter_0.colorizations(result(*shape))
     figure.savefig(io.BytesIO(), format="png")
     width, height = figure.get_size_inches()
     assert width == 9 and 0.5 < height < 20
@@ -129,14 +130,14 @@ def test_pictures_of_any_shape_can_be_shown(shape: tuple[int, int]) -> None:
 def test_one_colorization_is_enough() -> None:
     three = result()
     one = Colorizations(three.images[:1], (0.5,), three.fields[:1], three.gray)
-    figure = plots.colorizations(one)
+    figure = chapter_0.colorizations(one)
     assert len(images(figure)) == 2 and "p = 0.50" in plots.alt_text(figure)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_snapshot_tells_its_step_and_its_error_and_keeps_the_mode(count: int) -> None:
     cvae, (gray, ab) = tiny_cvae(), photos(count)
-    figure = plots.snapshot(cvae, gray, ab, 1200)
+    figure = chapter_0.snapshot(cvae, gray, ab, 1200)
     assert cvae.training
     cvae.eval()
     with torch.no_grad():
@@ -168,17 +169,17 @@ def test_a_snapshot_shows_the_truth_and_other_peoples_codes() -> None:
     ab = torch.stack([torch.tensor(c)[:, None, None].expand(2, 64, 64) for c in ((0.2, 0.0), (0.0, 0.2), (-0.2, 0.0))])
     painter = Painter(CVAEConfig(latent=2))
     painter.layer = nn.Linear(1, 1)
-    drawn = images(plots.snapshot(painter, gray, ab, 1))
+    drawn = images(chapter_0.snapshot(painter, gray, ab, 1))
     row = [drawn[5 * i : 5 * i + 5] for i in range(3)]
     for i in range(3):
         assert (row[i][0] == row[i][0][..., :1]).all()
         assert np.array_equal(row[i][1], row[i][2])  # perfect reconstruction
         assert np.array_equal(row[i][3], row[(i - 1) % 3][1]) and np.array_equal(row[i][4], row[(i - 2) % 3][1])
-    assert "0.000" in plots.alt_text(plots.snapshot(painter, gray, ab, 1))
+    assert "0.000" in plots.alt_text(chapter_0.snapshot(painter, gray, ab, 1))
 
 
 def test_the_posterior_names_the_portrait_and_every_probability() -> None:
-    figure = plots.posterior([RED, BLUE], GRAY, [0.72, 0.28], "boy with a hat")
+    figure = chapter_0.posterior([RED, BLUE], GRAY, [0.72, 0.28], "boy with a hat")
     words = plots.alt_text(figure)
     assert "boy with a hat" in words and "2 possible colorings" in words and "0.72, 0.28" in words
     assert "probability 0.72" in texts(figure) and "probability 0.28" in texts(figure)
@@ -186,7 +187,7 @@ def test_the_posterior_names_the_portrait_and_every_probability() -> None:
 
 
 def test_the_pipeline_shows_the_first_the_middle_and_the_last_code_with_their_weights() -> None:
-    figure = plots.pipeline(GRAY, [RED, BLUE, RED, BLUE], [0.5, 0.25, 0.05, None])
+    figure = chapter_0.pipeline(GRAY, [RED, BLUE, RED, BLUE], [0.5, 0.25, 0.05, None])
     words = plots.alt_text(figure)
     assert "p = 0.50, p = 0.05, sample" in words and "0.25" not in words and "3 pictures come out" in words
     assert "p = 0.50" in texts(figure) and "0.25" not in texts(figure)
@@ -194,7 +195,7 @@ def test_the_pipeline_shows_the_first_the_middle_and_the_last_code_with_their_we
 
 
 def test_guesses_name_their_weights() -> None:
-    figure = plots.guesses([RED, BLUE], [0.64, 0.36], "girl with glasses")
+    figure = chapter_0.guesses([RED, BLUE], [0.64, 0.36], "girl with glasses")
     words = plots.alt_text(figure)
     assert "girl with glasses" in words and "0.64, 0.36" in words and words.startswith("2 colorizations")
     assert "1: p = 0.64" in texts(figure) and "2: p = 0.36" in texts(figure)
@@ -205,7 +206,7 @@ def test_one_answer_stands_beside_some_of_several_with_its_mean_chroma() -> None
     field = torch.zeros(2, 64, 64)
     field[0], field[1, :, :32] = 3 / 128, 4 / 128  # a chroma of 5 on the left and 3 on the right
     several = result()
-    figure = plots.single_answer(torch.full((32, 40), 50.0), field, several)
+    figure = chapter_0.single_answer(torch.full((32, 40), 50.0), field, several)
     chromas = [float(each.norm(dim=0).mean() * 128) for each in several.fields]
     shown = sorted({0, len(several) // 2, len(several) - 1})
     for words in (plots.alt_text(figure), texts(figure)):
@@ -222,7 +223,7 @@ def test_show_displays_a_png_with_its_alt_text_and_closes_the_figure(monkeypatch
     fake.display = lambda data, **settings: calls.append((data, settings))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", fake)
-    figure = plots.posterior([RED, BLUE], GRAY, [0.72, 0.28], "boy")
+    figure = chapter_0.posterior([RED, BLUE], GRAY, [0.72, 0.28], "boy")
     plots.show(figure)
     (data, settings), *more = calls
     assert not more and settings["raw"] is True
@@ -235,8 +236,8 @@ def test_show_displays_a_png_with_its_alt_text_and_closes_the_figure(monkeypatch
 
 def test_photographs_are_shown_as_jpeg_and_drawings_as_png() -> None:
     photograph = np.zeros((200, 150, 3), np.uint8)
-    assert plots.posterior([photograph], photograph, [1.0], "boy").shows_photographs  # type: ignore[attr-defined]
-    assert not plots.posterior([RED], GRAY, [1.0], "boy").shows_photographs  # type: ignore[attr-defined]
+    assert chapter_0.posterior([photograph], photograph, [1.0], "boy").shows_photographs  # type: ignore[attr-defined]
+    assert not chapter_0.posterior([RED], GRAY, [1.0], "boy").shows_photographs  # type: ignore[attr-defined]
 
 
 # --- names of colors ---

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from book._tools.fingerprint import imported_modules
+from book._tools.fingerprint import imported_modules, module_files, package_of
 
 ROOT = Path(__file__).resolve().parents[1]
 # A module imports only modules that stand before it.
@@ -20,7 +20,8 @@ ORDER = (
     *("errors", "runtime", "lab", "bins", "portraits", "download", "data", "losses", "autoencoder", "cvae", "features", "mdn"),
     *("train", "colorize", "metrics", "plots", "checks", "__main__"),
 )
-MODULES = sorted(path.stem for path in (ROOT / "divcolor_lib").glob("*.py") if path.stem != "__init__")
+FILES = module_files(ROOT / "divcolor_lib")
+MODULES = sorted(set(FILES) - {"__init__"})
 TEXT_FILES = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".cfg", ".cff", ".css", ".json", ".ipynb", ".svg", ""}
 MACHINE = re.compile(r"(?<![\w.])/(?:root|work|home/[a-z]|Users/[A-Za-z]|tmp/[a-z])[\w/]*")
 
@@ -48,10 +49,11 @@ def test_the_examples_in_docstrings_are_true(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_imports_only_those_before_it(name: str) -> None:
-    assert name in ORDER, f"{name} has no place in the order of modules"
-    tree = ast.parse((ROOT / "divcolor_lib" / f"{name}.py").read_text(encoding="utf-8"))
-    later = imported_modules([tree]) & set(ORDER[ORDER.index(name) :])
-    assert not later
+    idea = name.split(".")[0]
+    assert idea in ORDER, f"{name} has no place in the order of modules"
+    named = imported_modules([ast.parse(FILES[name].read_text(encoding="utf-8"))], package_of(name, FILES))
+    itself = {idea} if "." in name else set()
+    assert not {module for module in named if "." not in module} & (set(ORDER[ORDER.index(idea) :]) - itself)
 
 
 def tracked_text_files() -> list[Path]:

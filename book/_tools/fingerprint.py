@@ -49,8 +49,8 @@ def parsed(source: str) -> ast.Module:
 
 
 def module_tree(folder: Path, name: str) -> ast.Module:
-    """Return the syntax tree of the module `name` in `folder`."""
-    return ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+    """Return the syntax tree of the module `name`, dotted, in `folder`."""
+    return ast.parse(module_files(folder)[name].read_text(encoding="utf-8"))
 
 
 def written(node: object) -> str:
@@ -74,46 +74,67 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def imported_modules(trees: Iterable[ast.AST]) -> set[str]:
-    """Return the library modules that code names: imports, `divcolor_lib.name`, or all of them for `python -m divcolor_lib`."""
+def imported_modules(trees: Iterable[ast.AST], package: tuple[str, ...] = ()) -> set[str]:
+    """Return the library modules that code names: imports, `divcolor_lib.name`, or all of them for `python -m divcolor_lib`.
+
+    Names are dotted below the library (`lab`, `plots.chapter_1`) and may turn out to be functions. `package` says in which
+    package of the library the code stands, such as `("plots",)`; relative imports start there.
+    """
     found: set[str] = set()
     for tree in trees:
         for node in ast.walk(tree):
-            found.update(_named_by(node))
+            found.update(_named_by(node, package))
     return found
 
 
-def _named_by(node: ast.AST) -> Iterator[str]:
+def _named_by(node: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
     match node:
         case ast.Import(names=names):
             for alias in names:
                 parts = alias.name.split(".")
                 if parts[0] == PACKAGE:
-                    yield from ["__init__", *parts[1:2]]
+                    yield from ["__init__", *_with_parents(parts[1:])]
         case ast.ImportFrom(module=module, names=names, level=level):
             parts = (module or "").split(".") if module else []
-            inside = level == 1 or parts[:1] == [PACKAGE]
-            if inside:
-                below = parts if level == 1 else parts[1:]
-                yield "__init__"
-                yield from below[:1] or [EVERY_MODULE if alias.name == "*" else alias.name for alias in names]
+            if level or parts[:1] == [PACKAGE]:
+                below = [*package[: len(package) - level + 1], *parts] if level else parts[1:]
+                yield from ["__init__", *_with_parents(below)]
+                for alias in names:
+                    every = alias.name == "*" and not below
+                    yield EVERY_MODULE if every else ".".join([*below, alias.name])
         case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name == PACKAGE:
             yield attribute
         case ast.Constant(value=str(text)) if f"-m {PACKAGE}" in text:
             yield EVERY_MODULE
 
 
+def _with_parents(parts: list[str]) -> list[str]:
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def module_files(folder: Path) -> dict[str, Path]:
+    """Return the file of every module in `folder` under its dotted name; a package has the name of its folder."""
+    paths = {path: path.relative_to(folder).with_suffix("").parts for path in sorted(folder.rglob("*.py"))}
+    return {".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts): path for path, parts in paths.items()}
+
+
+def package_of(name: str, files: dict[str, Path]) -> tuple[str, ...]:
+    """Return the package, below the library, in which the module `name` stands."""
+    parts = () if name == "__init__" else tuple(name.split("."))
+    return parts if files[name].name == "__init__.py" else parts[:-1]
+
+
 def closure(names: Iterable[str], folder: Path) -> list[str]:
     """Return the modules in `folder` that `names` reach by imports, sorted; names that are no module (functions) fall away."""
-    existing = {path.stem for path in folder.glob("*.py")}
+    files = module_files(folder)
     waiting, reached = set(names), set[str]()
     while waiting:
         name = waiting.pop()
         if name == EVERY_MODULE:
-            waiting |= existing - reached
-        elif name in existing and name not in reached:
+            waiting |= set(files) - reached
+        elif name in files and name not in reached:
             reached.add(name)
-            waiting |= imported_modules([module_tree(folder, name)]) - reached
+            waiting |= imported_modules([module_tree(folder, name)], package_of(name, files)) - reached
     return sorted(reached)
 
 

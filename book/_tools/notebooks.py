@@ -20,6 +20,7 @@ SKIP_TAGS = frozenset({"nbval-skip", "raises-exception"})
 PICTURES = ("image/png", "image/jpeg")
 LARGEST_NOTEBOOK, LARGEST_BOOK = 1_500_000, 15_000_000
 LONGEST_BOOK_SECONDS = 600
+NEARBY = 8
 KEPT_CELL_METADATA = frozenset({"tags", "mystnb", "cellView"})
 KEPT_NOTEBOOK_METADATA = frozenset({"kernelspec", "language_info", "divcolor", "accelerator"})
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -28,6 +29,11 @@ LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "pytho
 _ABSOLUTE = re.compile(r"(?<![\w:/.~<])/(?:home|root|Users|tmp|work|mnt|opt|usr|var|private|Volumes)/\w|\b[A-Za-z]:\\\w|file:///")
 _FENCE = re.compile(r"^\s*(`{3,}|~{3,}|:{3,})(.*)$")
 _ROLE = re.compile(r"\{[a-z][\w:.+-]*\}`[^`]+`")
+_DISPLAY_MATH = re.compile(r"\$\$.*?\$\$", re.DOTALL)
+_BARE_NUMBER = re.compile(r"\$[\s\\~\d.,%+-]*\$")
+_NOT_PROSE = re.compile(r"`[^`]*`|\$[^$]*\$|!?\[[^\]]*\]\([^)]*\)|<[^>]*>")
+_RESULT = re.compile(r"\d+\.\d+|\d+ ?(?:%|\\%|percent\b)")
+_ASSERTED = re.compile(r"<!-- asserted: ([\w-]+) -->")
 _HEADING = re.compile(r"^(#{1,6})\s+\S")
 _HTML_OPENS = re.compile(r"^\s*<(?:div|details)\b[^>]*>\s*$|^.*</summary>\s*$|^\s*<p class=.*</p>\s*$")
 _HTML_CLOSES = re.compile(r"^\s*</(?:div|details)>\s*$")
@@ -233,6 +239,62 @@ def _is_markdown(line: str) -> bool:
     return bool(line.strip()) and not line.lstrip().startswith("<")
 
 
+# --- exercises and numbers ----------------------------------------------------------------------------------------------
+
+
+def exercise_incomplete(notebook: Notebook) -> list[str]:
+    """Every exercise has a stub that reports `not done yet` and, after it, a folded solution whose check is strict.
+
+    The cells are called `exercise-NAME` and `solution-NAME`; Colab folds a cell with a title in the form view.
+    """
+    cells = {cell.get("id"): (index, cell) for index, cell in enumerate(notebook["cells"])}
+    stubs = {name.removeprefix("exercise-") for name in cells if str(name).startswith("exercise-")}
+    solutions = {name.removeprefix("solution-") for name in cells if str(name).startswith("solution-")}
+    problems = [f"the exercise {name} has no solution" for name in sorted(stubs - solutions)]
+    problems += [f"the solution {name} has no exercise" for name in sorted(solutions - stubs)]
+    for name in sorted(stubs & solutions):
+        (before, stub), (after, solution) = cells[f"exercise-{name}"], cells[f"solution-{name}"]
+        source, told = text_of(solution["source"]), "".join(text_of(output.get("text", "")) for output in stub.get("outputs", []))
+        demands = {
+            "stands before its exercise": before > after,
+            "does not begin with `# @title Solution`": not source.startswith("# @title Solution"),
+            "has no strict check": "strict=True" not in source,
+            "is not folded (tag hide-cell, cellView form)": "hide-cell" not in tags(solution)
+            or solution["metadata"].get("cellView") != "form",
+        }
+        problems += [f"the solution {name} {what}" for what, broken in demands.items() if broken]
+        if "not done yet" not in told or MARK_TAG not in tags(stub):
+            problems.append(f"the exercise {name} does not show `not done yet`, or lacks the tag {MARK_TAG}")
+    return problems
+
+
+def number_in_prose(notebook: Notebook) -> list[str]:
+    """A decimal or a percentage in the text names a cell nearby that asserts it: `<!-- asserted: cell-id -->`.
+
+    What stands in code, in a formula or in a link is no result; a formula that is nothing but a number is.
+    """
+    ids = [cell.get("id") for cell in notebook["cells"]]
+    problems = []
+    for index, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] != "markdown":
+            continue
+        text = _DISPLAY_MATH.sub("", "\n".join(prose_lines(text_of(cell["source"]))))
+        named = _ASSERTED.findall(text)
+        lone = [number[0].strip("$") for number in _BARE_NUMBER.finditer(text) if re.search(r"\d\.\d|%", number[0])]
+        found = _RESULT.findall(_NOT_PROSE.sub(" ", text)) + lone
+        problems += [f"cell {index} states {number} and names no cell that asserts it" for number in found if not named]
+        for name in named:
+            place = ids.index(name) if name in ids else -100
+            if abs(place - index) > NEARBY or not _asserts(notebook["cells"][place]):
+                problems.append(f"cell {index} names {name}, which is not within {NEARBY} cells or asserts nothing")
+    return problems
+
+
+def _asserts(cell: dict[str, Any]) -> bool:
+    source = text_of(cell["source"])
+    return cell["cell_type"] == "code" and ("assert" in source or MARK in source or MARK_TAG in tags(cell))
+
+
 # --- form ---------------------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +329,8 @@ CHECKS: tuple[Check, ...] = (
     headings,
     directive_or_role,
     html_block_without_blank_lines,
+    exercise_incomplete,
+    number_in_prose,
     cell_ids,
     not_normal,
     too_large,

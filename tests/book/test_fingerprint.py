@@ -19,6 +19,9 @@ def notebook(*sources: str, **metadata: Any) -> dict[str, Any]:
     return {"cells": cells, "metadata": {"divcolor": metadata} if metadata else {}}
 
 
+EVERY = ["__init__", "errors", "figures", "figures.one", "figures.three", "figures.two", "lab", "train"]
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     files = {
@@ -26,6 +29,10 @@ def root(tmp_path: Path) -> Path:
         "divcolor_lib/errors.py": "class E(Exception):\n    'An error.'\n",
         "divcolor_lib/lab.py": '"""Colors."""\nfrom .errors import E\n\n\ndef f(x):\n    """Return x."""\n    return x\n',
         "divcolor_lib/train.py": "from . import lab\nFOLDER = 'artifacts'\n",
+        "divcolor_lib/figures/__init__.py": "from ..lab import f\n",
+        "divcolor_lib/figures/one.py": "from . import two\nfrom .three import g\n",
+        "divcolor_lib/figures/two.py": "",
+        "divcolor_lib/figures/three.py": "g = 1\n",
         "divcolor_lib/artifacts/a.bin": "a",
         "divcolor_lib/artifacts/b.bin": "b",
         "book/results/results_a.json": "{}",
@@ -117,8 +124,12 @@ def test_a_listed_artifact_that_is_absent_is_an_error(root: Path) -> None:
         ("from divcolor_lib import train, f", ["__init__", "errors", "lab", "train"]),
         ("from divcolor_lib.lab import f", ["__init__", "errors", "lab"]),
         ("def g():\n    from divcolor_lib import errors", ["__init__", "errors"]),
-        ("from divcolor_lib import *", ["__init__", "errors", "lab", "train"]),
-        ("!python -m divcolor_lib train", ["__init__", "errors", "lab", "train"]),
+        ("from divcolor_lib import *", EVERY),
+        ("!python -m divcolor_lib train", EVERY),
+        ("from divcolor_lib import figures", ["errors", "figures", "lab"]),
+        ("from divcolor_lib.figures import two, show", ["errors", "figures", "figures.two", "lab"]),
+        ("import divcolor_lib.figures.two as t", ["errors", "figures", "figures.two", "lab"]),
+        ("from divcolor_lib.figures.one import f", ["errors", "figures", "figures.one", "figures.three", "figures.two", "lab"]),
     ],
 )
 def test_imports_are_followed(root: Path, code: str, modules: list[str]) -> None:

@@ -56,6 +56,28 @@ def sound() -> Notebook:
             "source": "plots.show(figure)",
         },
         {"cell_type": "markdown", "id": "box", "metadata": {}, "source": box},
+        {
+            "cell_type": "code",
+            "execution_count": 3,
+            "id": "exercise-half",
+            "metadata": {"tags": ["exercise", "nbval-check-output"]},
+            "outputs": [{"name": "stdout", "output_type": "stream", "text": "half\n  not done yet\n"}],
+            "source": "def half(x):\n    return ...\n\n\ncheck.half(half)",
+        },
+        {
+            "cell_type": "code",
+            "execution_count": 4,
+            "id": "solution-half",
+            "metadata": {"cellView": "form", "tags": ["hide-cell", "solution"]},
+            "outputs": [],
+            "source": "# @title Solution\ncheck.half(lambda x: x / 2, strict=True)",
+        },
+        {
+            "cell_type": "markdown",
+            "id": "result",
+            "metadata": {},
+            "source": "It is 3.0, or 50 %. <!-- asserted: sum --> So $x = 0.5$, `0.7` and [1612.01958](https://arxiv.org).\n\n$$\n0.25\n$$",
+        },
     ]
     metadata = {"kernelspec": notebooks.KERNEL, "language_info": notebooks.LANGUAGE, "divcolor": {"seconds": 3, "fingerprint": "0"}}
     return copy.deepcopy({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
@@ -74,6 +96,7 @@ def set_metadata(cell: int, metadata: dict[str, Any]) -> Break:
     return lambda nb: nb["cells"][cell].update(metadata=metadata)
 
 
+FILLING = [{"cell_type": "markdown", "id": f"filling-{number}", "metadata": {}, "source": "Text."} for number in range(9)]
 BROKEN: list[tuple[Check, str, Break]] = [
     (notebooks.marked_cell_without_output, "no output", lambda nb: nb["cells"][1].update(outputs=[])),
     (notebooks.marked_cell_without_output, "an empty stream", lambda nb: output(nb).update(text="")),
@@ -113,6 +136,23 @@ BROKEN: list[tuple[Check, str, Break]] = [
         "after the title",
         prose('<div class="admonition">\n<p class="admonition-title">T</p>\nText.\n\n</div>'),
     ),
+    (notebooks.exercise_incomplete, "no solution", lambda nb: nb["cells"].pop(6)),
+    (notebooks.exercise_incomplete, "no exercise", lambda nb: nb["cells"].pop(5)),
+    (notebooks.exercise_incomplete, "the wrong order", lambda nb: nb["cells"].insert(5, nb["cells"].pop(6))),
+    (notebooks.exercise_incomplete, "no title", lambda nb: nb["cells"][6].update(source="check.half(f, strict=True)")),
+    (notebooks.exercise_incomplete, "a lenient check", lambda nb: nb["cells"][6].update(source="# @title Solution\ncheck.half(f)")),
+    (notebooks.exercise_incomplete, "in the open", set_metadata(6, {"cellView": "form"})),
+    (notebooks.exercise_incomplete, "in the open on Colab", set_metadata(6, {"tags": ["hide-cell"]})),
+    (notebooks.exercise_incomplete, "done already", lambda nb: output(nb, 5).update(text="All 2 checks passed.")),
+    (notebooks.exercise_incomplete, "not compared", set_metadata(5, {"tags": ["exercise"]})),
+    (notebooks.number_in_prose, "a decimal", prose("## Two\n\nIt is 0.31 now.")),
+    (notebooks.number_in_prose, "percent", prose("## Two\n\nA rise of 5 %.")),
+    (notebooks.number_in_prose, "percent in words", prose("## Two\n\nA rise of 5 percent.")),
+    (notebooks.number_in_prose, "a number as a formula", prose("## Two\n\nIt is $0.31$ now.")),
+    (notebooks.number_in_prose, "percent as a formula", prose("## Two\n\nIt is $31\\%$ now.")),
+    (notebooks.number_in_prose, "an absent cell", prose("## Two\n\nIt is 0.31. <!-- asserted: none -->")),
+    (notebooks.number_in_prose, "a cell that asserts nothing", prose("## Two\n\nIt is 0.31. <!-- asserted: figure -->")),
+    (notebooks.number_in_prose, "a cell far away", lambda nb: nb["cells"].__setitem__(slice(2, 2), FILLING)),
     (notebooks.cell_ids, "none", lambda nb: nb["cells"][1].pop("id")),
     (notebooks.cell_ids, "twice", lambda nb: nb["cells"][1].update(id="title")),
     (notebooks.not_normal, "an editor's metadata", lambda nb: nb["metadata"].update(vscode={})),

@@ -1,98 +1,36 @@
-"""Every figure of the book. Each function returns a matplotlib figure whose alt text it composed from the data drawn.
-
-`alt_text(figure)` reads it; `show(figure)` displays the figure in a notebook with it. Figures stand on a white card, so
-that colors look the same on a light and on a dark page; no figure tells things apart by color alone.
-"""
+"""The figures of chapter 0, and the pictures that training and the command line show."""
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .colorize import Colorizations, paint
-from .cvae import CVAE
-from .lab import AB_SCALE, join
-from .runtime import evaluating
-
-#: Okabe and Ito's colors, which readers with any form of color vision can tell apart.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLE: Any = {
-    "figure.facecolor": "white",
-    "figure.dpi": 110,
-    "savefig.facecolor": "white",
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.prop_cycle": cycler(color=PALETTE),
-}
-HUES = ("red", "orange", "yellow", "yellow-green", "green", "blue-green", "blue", "violet", "purple", "pink")
-HUE_EDGES = (45, 80, 105, 130, 165, 215, 300, 315, 340, 360)
-GRAYISH = 4.0
-#: Pictures of at most so many pixels a side are drawn with visible pixels and are not taken for photographs.
-DRAWN = 128
-
-
-def alt_text(figure: Figure) -> str:
-    """Return the alt text that the figure's function composed."""
-    return str(figure.alt_text)  # type: ignore[attr-defined]
-
-
-def show(figure: Figure) -> None:
-    """Display a figure in a notebook with its alt text, and close it; as JPEG if it shows photographs, else as PNG.
-
-    A photograph as JPEG takes a tenth of the room; without subsampling, its colors stay where they are.
-    """
-    from IPython.display import display
-
-    buffer = io.BytesIO()
-    if getattr(figure, "shows_photographs", False):
-        kind = "image/jpeg"
-        figure.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": 85, "subsampling": 0})
-    else:
-        kind = "image/png"
-        figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
-    close(figure)
-    display({kind: buffer.getvalue(), "text/plain": alt_text(figure)}, metadata={kind: {"alt": alt_text(figure)}}, raw=True)
-
-
-def close(figure: Figure) -> None:
-    """Free a figure's memory."""
-    plt.close(figure)
-
-
-def color_name(a: float, b: float) -> str:
-    """Return a plain word for a color's hue, from its a and b in Lab units: `gray` below a chroma of 4."""
-    if math.hypot(a, b) < GRAYISH:
-        return "gray"
-    hue = math.degrees(math.atan2(b, a)) % 360
-    return next(name for name, edge in zip(HUES, HUE_EDGES) if hue <= edge)
+from ..colorize import Colorizations, paint
+from ..cvae import CVAE
+from ..lab import AB_SCALE, join
+from ..runtime import evaluating
+from . import DRAWN, PALETTE, color_name, described, grid, styled
 
 
 def colorizations(result: Colorizations, title: str = "") -> Figure:
     """Draw the gray photograph and its colorizations with their probabilities."""
     labels = ["gray", *(_label(number, p) for number, p in enumerate(result.probabilities, start=1))]
     pictures = [result.gray, *result.images]
-    figure = _pictures(pictures, labels, columns=3 if len(pictures) == 9 else min(5, len(pictures)), title=title)
+    figure = grid(pictures, labels, columns=3 if len(pictures) == 9 else min(5, len(pictures)), title=title)
     tints = [color_name(*(field.mean((1, 2)) * AB_SCALE).tolist()) for field in result.fields]
     corners = [color_name(*(field[:, :12, :12].mean((1, 2)) * AB_SCALE).tolist()) for field in result.fields]
     told = "; ".join(
         f"{label}, {tint} on average, {corner} in the upper left corner" for label, tint, corner in zip(labels[1:], tints, corners)
     )
-    return _described(figure, f"{title + ': ' if title else ''}one gray photograph and {len(result)} colorizations of it. {told}.")
+    return described(figure, f"{title + ': ' if title else ''}one gray photograph and {len(result)} colorizations of it. {told}.")
 
 
 def snapshot(cvae: CVAE, gray: Tensor, ab: Tensor, step: int) -> Figure:
@@ -104,8 +42,8 @@ def snapshot(cvae: CVAE, gray: Tensor, ab: Tensor, step: int) -> Figure:
         error = float((cvae.decode(mu, gray) - ab).square().mean((1, 2, 3)).sqrt().mean())
     labels = ["gray", "truth", "reconstruction", "other code", "another code"]
     pictures = [column[row].cpu().numpy() for row in range(len(gray)) for column in columns]
-    figure = _pictures(pictures, labels * len(gray), columns=len(labels), title=f"step {step}: reconstruction error {error:.3f}")
-    return _described(
+    figure = grid(pictures, labels * len(gray), columns=len(labels), title=f"step {step}: reconstruction error {error:.3f}")
+    return described(
         figure, f"{len(gray)} photographs at step {step}, a row each: {', '.join(labels)}. Mean reconstruction error {error:.3f}."
     )
 
@@ -113,16 +51,16 @@ def snapshot(cvae: CVAE, gray: Tensor, ab: Tensor, step: int) -> Figure:
 def posterior(pictures: Sequence[NDArray[np.uint8]], gray: NDArray[np.uint8], probabilities: Sequence[float], description: str) -> Figure:
     """Draw a portrait in gray and every coloring that its exact posterior allows."""
     labels = ["gray", *(f"probability {p:.2f}" for p in probabilities)]
-    figure = _pictures([gray, *pictures], labels, columns=len(labels))
+    figure = grid([gray, *pictures], labels, columns=len(labels))
     told = ", ".join(f"{p:.2f}" for p in probabilities)
-    return _described(figure, f"A drawn {description}, in gray, and its {len(pictures)} possible colorings with probabilities {told}.")
+    return described(figure, f"A drawn {description}, in gray, and its {len(pictures)} possible colorings with probabilities {told}.")
 
 
 def guesses(pictures: Sequence[NDArray[np.uint8]], weights: Sequence[float], description: str) -> Figure:
     """Draw what a model makes of a portrait: its colorizations with their weights."""
-    figure = _pictures(pictures, [_label(number, p) for number, p in enumerate(weights, start=1)], columns=4)
+    figure = grid(pictures, [_label(number, p) for number, p in enumerate(weights, start=1)], columns=4)
     told = ", ".join(f"{p:.2f}" for p in weights)
-    return _described(figure, f"{len(pictures)} colorizations of a drawn {description}, by a trained model, with weights {told}.")
+    return described(figure, f"{len(pictures)} colorizations of a drawn {description}, by a trained model, with weights {told}.")
 
 
 def single_answer(lightness: Tensor, field: Tensor, several: Colorizations) -> Figure:
@@ -133,15 +71,15 @@ def single_answer(lightness: Tensor, field: Tensor, several: Colorizations) -> F
     alone = float(field.norm(dim=0).mean() * AB_SCALE)
     names = [f"one answer: {alone:.1f}", *(f"number {index + 1} of {len(several)}: {chromas[index]:.1f}" for index in shown)]
     mean = f"{sum(chromas) / len(chromas):.1f}"
-    figure = _pictures(pictures, names, columns=len(pictures), title=f"mean chroma in Lab units (all {len(several)}: {mean})")
+    figure = grid(pictures, names, columns=len(pictures), title=f"mean chroma in Lab units (all {len(several)}: {mean})")
     told = "; ".join(names)
     text = "One photograph, colored by a network that gives one answer and by one that gives several. Mean chroma in Lab units: "
-    return _described(figure, f"{text}{told}; mean of all {len(several)}: {mean}.")
+    return described(figure, f"{text}{told}; mean of all {len(several)}: {mean}.")
 
 
 def pipeline(gray: NDArray[np.uint8], images: Sequence[NDArray[np.uint8]], probabilities: Sequence[float | None]) -> Figure:
     """Draw the way from a gray photograph over p(z|G) to several colorizations, with this photograph's own pictures."""
-    with _styled():
+    with styled():
         figure, axes = plt.subplots(figsize=(9, 3.9))
     axes.set(xlim=(0, 9), ylim=(0, 3.9))
     axes.axis("off")
@@ -174,38 +112,12 @@ def pipeline(gray: NDArray[np.uint8], images: Sequence[NDArray[np.uint8]], proba
     axes.text(3.75, 0.34, "G also goes to the decoder, which knows where the edges are", ha="center", va="top", fontsize=10)
     weights = ", ".join(_weight(p) for _, _, p in shown)
     figure.shows_photographs = max(gray.shape) > DRAWN  # type: ignore[attr-defined]
-    return _described(
+    return described(
         figure,
         "A gray photograph G enters a mixture density network, which gives several codes z with probabilities "
         f"({weights}). A decoder takes each code together with G and paints one picture. "
         f"{len(shown)} pictures come out, in different colors.",
     )
-
-
-@contextmanager
-def _styled() -> Iterator[None]:
-    with plt.rc_context(STYLE):
-        yield
-
-
-def _pictures(pictures: Sequence[NDArray[np.uint8]], labels: Sequence[str], columns: int, title: str = "") -> Figure:
-    rows = -(-len(pictures) // columns)
-    height, width = pictures[0].shape[:2]
-    aspect = min(2.0, max(0.5, height / width))
-    side = 9.0 / columns
-    with _styled():
-        figure, grid = plt.subplots(
-            rows, columns, figsize=(9, rows * (side * aspect + 0.3) + (0.4 if title else 0)), squeeze=False, layout="constrained"
-        )
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, picture, label in zip(grid.flat, pictures, labels):
-        axes.imshow(picture, interpolation="nearest" if max(picture.shape) <= DRAWN else "antialiased")
-        axes.set_title(label, fontsize=15 if columns <= 3 else 11)
-    if title:
-        figure.suptitle(title)
-    figure.shows_photographs = max(max(picture.shape) for picture in pictures) > DRAWN  # type: ignore[attr-defined]
-    return figure
 
 
 def _spread(count: int) -> list[int]:
@@ -236,8 +148,3 @@ def _box(axes: Axes, left: float, bottom: float, width: float, height: float, te
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
     axes.add_patch(FancyArrowPatch(start, end, arrowstyle="->", mutation_scale=12, color="#444444"))
-
-
-def _described(figure: Figure, text: str) -> Figure:
-    figure.alt_text = text  # type: ignore[attr-defined]
-    return figure
