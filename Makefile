@@ -5,7 +5,7 @@ BIN := .venv/bin
 PAGE := _build/html/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test execute serve lint clean
+.PHONY: help venv book test execute mutate serve lint clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ test: venv  ## run every check: library, style, notebooks, book
 
 execute: venv  ## run the chapters whose outputs are out of date, and store the new outputs (FORCE=1: all of them)
 	@$(BIN)/python -m book._tools.execute $(if $(FORCE),--force)
+
+mutate: venv  ## break the library on purpose and see the chapters notice (CHAPTER=01_seeing_in_lab: only that one)
+	@$(BIN)/python -m book._tools.mutate $(if $(CHAPTER),--chapter $(CHAPTER))
 
 serve: book  ## build the book and show it on http://127.0.0.1:8000 (PORT=... for another)
 	@echo "http://127.0.0.1:$(PORT) - Ctrl-C ends it"

@@ -224,7 +224,7 @@ class HierarchicalVAE(nn.Module):
     """A Markovian hierarchical VAE with T levels: z_T ~ N(0, I), z_{t-1} ~ p(z_{t-1}|z_t), x ~ p(x|z_1).
 
     The encoder goes up, q(z_1|x) q(z_2|z_1) ... q(z_T|z_{T-1}); the decoder goes down. Every conditional is a Gaussian with
-    diagonal covariance whose mean and variance a small network gives; p(x|z_1) = N(f(z_1), sigma_x^2 I).
+    diagonal covariance whose mean and variance a small network gives; p(x|z_1) = N(f(z_1), sigma_x^2 I). With T = 1 it is `VAE`.
 
     Args:
         length: M, the length of a row.
@@ -257,7 +257,7 @@ class HierarchicalVAE(nn.Module):
     def prior(self, level: int, above: Tensor | None, count: int = 0) -> tuple[Tensor, Tensor]:
         """Return `mu` and `logvar` of p(z_t|z_{t+1}) for t = `level` from 1; at the top those of N(0, I), for `count` rows."""
         if level == len(self.latents):
-            zeros = torch.zeros(count, self.latents[-1])
+            zeros = next(self.parameters()).new_zeros(count, self.latents[-1])
             return zeros, zeros
         mu, logvar = self.down[level - 1](above).chunk(2, dim=1)
         return mu, logvar.clamp(*LOGVAR_RANGE)
@@ -266,22 +266,46 @@ class HierarchicalVAE(nn.Module):
         """Return f(z_1), the mean of p(x|z_1): rows `(N, M)` of codes `(N, D_1)`."""
         return self.decoder(z)
 
-    def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Return the terms of the ELBO for each row, in nats: log p(x|z_1) at one draw, `(N,)`, and the KL of every level.
+    def infer(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Draw z_1, ..., z_T from the encoder, from the bottom up.
 
-        The KL is a list over t = 1..T, per dimension, `(N, D_t)`. Level t contributes KL(q(z_t|z_{t-1}) || p(z_t|z_{t+1})).
-        Except for the inner integral, which is in closed form, all expectations are taken at one draw of the codes.
+        Returns:
+            The codes, `(N, D_t)` for t = 1..T, and the `(mu, logvar)` of the q(z_t|z_{t-1}) that each was drawn from.
         """
-        codes, posteriors, below = [], [], x
+        codes: list[Tensor] = []
+        posteriors: list[tuple[Tensor, Tensor]] = []
         for level in range(1, len(self.latents) + 1):
-            posteriors.append(self.posterior(level, below))
-            below = reparameterize(*posteriors[-1], generator)
-            codes.append(below)
-        kl = []
-        for level, (mu, logvar) in enumerate(posteriors, start=1):
-            above = codes[level] if level < len(codes) else None
-            kl.append(kl_between_normals(mu, logvar, *self.prior(level, above, len(x))))
-        return gaussian_log_likelihood(x, self.decode(codes[0]), self.noise), kl
+            posteriors.append(self.posterior(level, codes[-1] if codes else x))
+            codes.append(reparameterize(*posteriors[-1], generator))
+        return codes, posteriors
+
+    def elbo(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Return the terms of the ELBO for each row, in nats, all at one draw of the codes: log p(x|z_1), `(N,)`, and one term a level.
+
+        The levels are a list over t = 1..T, per dimension, `(N, D_t)`; the ELBO is the mean over draws of log p(x|z_1) minus
+        their sums. Level T gives KL(q(z_T|z_{T-1}) || N(0, I)) in closed form. A level t < T gives
+        log q(z_t|z_{t-1}) - log p(z_t|z_{t+1}) at the drawn z_t. That may be negative; and no closed-form KL may take its place:
+        z_{t+1} was drawn from q(z_{t+1}|z_t), so given z_{t-1} and z_{t+1} the code z_t no longer follows q(z_t|z_{t-1}).
+        """
+        codes, posteriors = self.infer(x, generator)
+        levels = [
+            _log_ratio(z, *posterior, *self.prior(level, above))
+            for level, (z, above, posterior) in enumerate(zip(codes, codes[1:], posteriors), start=1)
+        ]
+        levels.append(kl_between_normals(*posteriors[-1], *self.prior(len(self.latents), None, len(x))))
+        return gaussian_log_likelihood(x, self.decode(codes[0]), self.noise), levels
+
+    def log_weight(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return log p(x, z_1, ..., z_T) - log q(z_1, ..., z_T|x) at one draw of the codes, `(N,)`, in nats.
+
+        Its mean over draws is the ELBO; the log of the mean of its exponential over S draws is the tighter
+        importance-weighted bound (Burda, Grosse and Salakhutdinov, *Importance Weighted Autoencoders*, 2015).
+        """
+        codes, posteriors = self.infer(x, generator)
+        weight = gaussian_log_likelihood(x, self.decode(codes[0]), self.noise)
+        for level, (z, above, posterior) in enumerate(zip(codes, [*codes[1:], None], posteriors), start=1):
+            weight = weight - _log_ratio(z, *posterior, *self.prior(level, above, len(x))).sum(1)
+        return weight
 
     def sample(self, count: int, generator: torch.Generator, top: Tensor | None = None) -> Tensor:
         """Return `count` means f(z_1), drawn from the top down: rows `(count, M)`. `top` fixes z_T, `(count, D_T)`."""
@@ -325,10 +349,12 @@ def fit_rows(
     optimizer = torch.optim.Adam(module.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses = torch.empty(steps)
-    for step in tqdm(range(steps), desc="training", disable=not progress):
+    # Without `disable`, tqdm keeps to the environment: TQDM_DISABLE leaves no bar in a stored notebook.
+    for step in tqdm(range(steps), desc="training") if progress else range(steps):
         value = loss(rows[torch.randint(len(rows), (batch,), generator=generator)], step)
         if not bool(value.isfinite()):
-            raise TrainingError(f"the loss is {float(value)}", f"step {step}", "Lower the learning rate, or look for a division by zero.")
+            found = f"the loss is {float(value.detach())}"
+            raise TrainingError(found, f"step {step}", "Lower the learning rate, or look for a division by zero.")
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
@@ -346,6 +372,12 @@ def _checked_noise(noise: float) -> float:
     if not 0 < noise < math.inf:
         raise ConfigError(f"the noise is {noise}", "autoencoder", "Use a positive standard deviation.")
     return float(noise)
+
+
+def _log_ratio(z: Tensor, mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
+    """log N(z; mu, sigma^2) - log N(z; m, s^2) per dimension: what `kl_between_normals` is the mean of, for z ~ N(mu, sigma^2)."""
+    distance = (z - prior_mu).square() * (-prior_logvar).exp() - (z - mu).square() * (-logvar).exp()
+    return 0.5 * (prior_logvar - logvar + distance)
 
 
 def _squared_distances(rows: Tensor, centers: Tensor) -> Tensor:

@@ -101,8 +101,7 @@ class Trial:
     def call(self, answer: Any, *arguments: Any) -> Any:
         """Return what the answer gives; end the check if it is a stub, raises, or gives nothing."""
         if answer is ... or answer is None:
-            self.untouched = not self.lines
-            raise _Over
+            self._stub("the answer")
         if not callable(answer):
             self.stop(f"your answer is a {type(answer).__name__}; pass the function itself, without calling it")
         try:
@@ -112,8 +111,7 @@ class Trial:
         except Exception as error:
             self.stop(f"your code raises {type(error).__name__}: {error}")
         if result is ... or (isinstance(result, tuple) and any(part is ... for part in result)):
-            self.untouched = not self.lines
-            raise _Over
+            self._stub("what your function returns")
         if result is None:
             self.stop("your function returns None; a `return` is missing")
         return result
@@ -121,9 +119,15 @@ class Trial:
     def value(self, answer: Any) -> Any:
         """Return an answer that is a value and no function; end the check if it is still `...`."""
         if answer is ...:
-            self.untouched = not self.lines
-            raise _Over
+            self._stub("the answer")
         return answer
+
+    def _stub(self, what: str) -> None:
+        """End the check: nothing was written yet, or, after other lines, a part of the answer is missing."""
+        self.untouched = not self.lines
+        if self.lines:
+            self.stop(f"not all is done yet: {what} is still `...` in one place")
+        raise _Over
 
     def stop(self, wrong: str) -> None:
         """Record a mistake and end the check."""
@@ -161,9 +165,13 @@ class Trial:
 
     def close(self, found: Any, wanted: Any, right: str, wrong: str, tolerance: float = 1e-4) -> bool:
         """Record whether all numbers agree within `tolerance` times one plus their size."""
-        found, wanted = torch.as_tensor(found).detach().double(), torch.as_tensor(wanted).detach().double()
+        wanted = torch.as_tensor(wanted).detach().double()
+        try:
+            found = torch.as_tensor(found).detach().double()
+        except (TypeError, ValueError, RuntimeError):
+            return self.that(False, right, f"the result is a {type(found).__name__} that cannot be read as numbers")
         if found.shape != wanted.shape:
-            found = found.expand(wanted.shape) if found.numel() == 1 else found
+            found = found.reshape(()).expand(wanted.shape) if found.numel() == 1 else found
         if found.shape != wanted.shape:
             return self.that(False, right, f"shape {_written(tuple(found.shape))} where {_written(tuple(wanted.shape))} is due")
         difference = (found - wanted).abs()

@@ -95,7 +95,7 @@ def show(path: str | Path, pictures: Mapping[str, NDArray[np.uint8]] | None = No
         pictures: for choices that are pictures, uint8 arrays (H, W, 3) under `question.choice`; the choice's text is their alt text.
 
     Raises:
-        ExerciseError: the quiz cannot be read, or a picture belongs to no choice.
+        ExerciseError: the quiz cannot be read, or a picture belongs to no choice or is no such array.
     """
     from IPython.display import display
 
@@ -112,7 +112,11 @@ def as_text(quiz: Quiz) -> str:
 
 
 def as_html(quiz: Quiz, pictures: Mapping[str, NDArray[np.uint8]] | None = None) -> str:
-    """Return a quiz as HTML that stands alone: a form, a fold with the answers, and the script that joins the two."""
+    """Return a quiz as HTML that stands alone: a form, a fold with the answers, and the script that joins the two.
+
+    Raises:
+        ExerciseError: a picture belongs to no choice, or is not a uint8 array (H, W, 3).
+    """
     pictures = dict(pictures or {})
     body = "\n".join(_question(quiz, number, question, pictures) for number, question in enumerate(quiz.questions, start=1))
     if pictures:
@@ -125,14 +129,14 @@ def as_html(quiz: Quiz, pictures: Mapping[str, NDArray[np.uint8]] | None = None)
 
 
 def _question(quiz: Quiz, number: int, question: Question, pictures: dict[str, NDArray[np.uint8]]) -> str:
-    name = f"quiz-{quiz.name}-{question.key}"
-    words = quiz.words
+    name = html.escape(f"quiz-{quiz.name}-{question.key}", quote=True)
+    words = {key: html.escape(text, quote=True) for key, text in quiz.words.items()}
     choices, reasons = [], []
     for choice in question.choices:
         right = choice.key == question.answer
         picture = pictures.pop(f"{question.key}.{choice.key}", None)
         shown = (
-            f'<img src="{_data_url(picture)}" alt="{html.escape(choice.text, quote=True)}">'
+            f'<img src="{_data_url(picture, f"{question.key}.{choice.key}")}" alt="{html.escape(choice.text, quote=True)}">'
             if picture is not None
             else _marked(choice.text)
         )
@@ -145,7 +149,7 @@ def _question(quiz: Quiz, number: int, question: Question, pictures: dict[str, N
             f'<li data-choice="{choice.key}" data-right="{int(right)}"><b>{choice.key}) {verdict}</b> {_marked(choice.why)}</li>'
         )
     return (
-        f'<form class="question" data-choose="{html.escape(words["choose"], quote=True)}">\n<fieldset>\n'
+        f'<form class="question" data-choose="{words["choose"]}">\n<fieldset>\n'
         f"<legend>{number}. {_marked(question.prompt)}</legend>\n" + "\n".join(choices) + "\n</fieldset>\n"
         f'<button type="submit" hidden>{words["check"]}<span class="unseen"> {number}</span></button>\n'
         f'<p class="verdict" role="status" aria-live="polite"></p>\n'
@@ -160,7 +164,11 @@ def _marked(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
 
 
-def _data_url(picture: NDArray[np.uint8]) -> str:
+def _data_url(picture: NDArray[np.uint8], where: str) -> str:
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise ExerciseError(
+            "a picture is not a uint8 array of shape (H, W, 3)", where, "Give red, green and blue as numbers from 0 to 255."
+        )
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -169,8 +177,10 @@ def _data_url(picture: NDArray[np.uint8]) -> str:
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExerciseError(f"the quiz cannot be read: {error}", path.name, "Run the chapter in the folder `book`.") from error
+    except OSError as error:
+        raise ExerciseError(f"the quiz cannot be read: {error.strerror}", path.name, "Run the chapter in the folder `book`.") from error
+    except ValueError as error:
+        raise ExerciseError(f"the quiz is no JSON text: {error}", path.name, "Mend the file.") from error
 
 
 def _quiz(path: Path, data: Any) -> Quiz:
@@ -180,10 +190,12 @@ def _quiz(path: Path, data: Any) -> Quiz:
             for q in data["questions"]
         )
         quiz = Quiz(path.stem, data["title"], questions, _WORDS)
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ExerciseError(f"the quiz lacks {error}", path.name, "See the description in `divcolor_lib.checks.quiz`.") from error
-    if problems := list(_problems(quiz)):
-        raise ExerciseError(problems[0], path.name, "See the description in `divcolor_lib.checks.quiz`.")
+    except TypeError as error:
+        raise ExerciseError(f"the quiz is not built as described: {error}", path.name, "See `divcolor_lib.checks.quiz`.") from error
+    if problem := next(_problems(quiz), None):
+        raise ExerciseError(problem, path.name, "See the description in `divcolor_lib.checks.quiz`.")
     return quiz
 
 
@@ -206,11 +218,14 @@ def _problems(quiz: Quiz) -> Iterator[str]:
 
 def _translated(quiz: Quiz, texts: Any, path: Path) -> Quiz:
     known = keys(quiz)
-    unknown = sorted(set(texts) - set(known)) if isinstance(texts, dict) else ["(not an object)"]
-    if unknown or not all(isinstance(text, str) for text in texts.values()):
+    if not isinstance(texts, dict):
+        raise ExerciseError("the translation is not an object from keys to texts", path.name, "See `quiz.keys`.")
+    if unknown := sorted(set(texts) - set(known)):
         raise ExerciseError(
             f"the translation has keys that the quiz does not have: {', '.join(unknown[:3])}", path.name, "See `quiz.keys`."
         )
+    if empty := [key for key, text in texts.items() if not isinstance(text, str) or not text.strip()]:
+        raise ExerciseError(f"the translation of `{empty[0]}` is empty, or no text", path.name, "Leave out what stays English.")
     told = known | texts
     questions = tuple(
         replace(
@@ -225,7 +240,10 @@ def _translated(quiz: Quiz, texts: Any, path: Path) -> Quiz:
     return replace(quiz, title=told["title"], questions=questions, words={key: told[f"words.{key}"] for key in quiz.words})
 
 
+# The theme of the book puts a light card under HTML of a notebook in dark mode; the quiz takes the page's own colors instead.
 _STYLE = """
+.divcolor-quiz{background:var(--pst-color-background,transparent);color:var(--pst-color-text-base,inherit)}
+.text_html:has(>.divcolor-quiz){background:transparent!important;padding:0!important}
 .divcolor-quiz .question{margin:0 0 1.5rem;padding:.75rem 1rem;border:1px solid var(--pst-color-border,#8885);border-radius:.25rem}
 .divcolor-quiz fieldset{margin:0;padding:0;border:0;min-width:0}
 .divcolor-quiz legend{float:none;width:auto;margin:0 0 .5rem;padding:0;font-size:1rem;font-weight:600}
@@ -233,15 +251,17 @@ _STYLE = """
 .divcolor-quiz label:focus-within{outline:2px solid var(--pst-color-primary,#0072b2);outline-offset:1px}
 .divcolor-quiz img{display:block;max-width:min(100%,16rem);height:auto;image-rendering:pixelated;background:#fff}
 .divcolor-quiz .verdict{margin:.5rem 0 0;font-weight:600}
-.divcolor-quiz .verdict:empty{display:none}
+.divcolor-quiz .verdict:empty{margin:0}
 .divcolor-quiz .verdict span{font-weight:400}
 .divcolor-quiz button{margin-top:.5rem;padding:.25rem 1rem;font:inherit;cursor:pointer}
 .divcolor-quiz .unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 """
-# Without the script the fold is all there is; with it the fold stays, for who wants to read every explanation.
+# Without the script the fold is all there is; with it the fold stays, for who wants to read every explanation. Some notebooks
+# run a script away from where it stood, so it looks for the forms that no script has taken up yet.
 _SCRIPT = """
 (function(){
-  document.currentScript.parentElement.querySelectorAll("form.question").forEach(function(form){
+  document.querySelectorAll(".divcolor-quiz form.question:not([data-ready])").forEach(function(form){
+    form.dataset.ready="";
     var button=form.querySelector("button"),verdict=form.querySelector(".verdict");
     button.hidden=false;
     form.addEventListener("change",function(){verdict.textContent="";});
@@ -250,7 +270,7 @@ _SCRIPT = """
       var chosen=form.querySelector("input:checked");
       if(!chosen){verdict.textContent=form.dataset.choose;return;}
       var reason=form.querySelector('li[data-choice="'+chosen.value+'"]');
-      verdict.innerHTML=reason.innerHTML.replace("<b>","").replace("</b>"," <span>")+"</span>";
+      verdict.innerHTML=reason.innerHTML.replace("<b>","").replace("</b>","<span>")+"</span>";
     });
   });
 })();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -63,3 +64,9 @@ def test_all_lower_bounds_of_the_package_stand_in_the_requirements_too() -> None
     wanted = yaml.safe_load("[" + project + "]")
     assert wanted and set(wanted) <= requirements
     assert not [bound for bound in wanted if "<" in bound or "==" in bound]
+
+
+def test_every_package_of_the_library_is_installed() -> None:
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "divcolor_lib").rglob("__init__.py")}
+    named = re.search(r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert named and {Path(*name.strip(' "').split(".")) for name in named[1].split(",")} == folders
