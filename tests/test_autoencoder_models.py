@@ -74,7 +74,8 @@ def test_without_hidden_layers_it_is_affine(seed: int, a: float, b: float) -> No
     at_zero = model(zero)
     mixed = model(a * x + b * y) - at_zero
     assert torch.allclose(mixed, a * (model(x) - at_zero) + b * (model(y) - at_zero), atol=1e-10)
-    matrix = model.decoder[0].weight @ model.encoder[0].weight
+    weights = model.state_dict()
+    matrix = weights["decoder.0.weight"] @ weights["encoder.0.weight"]
     assert torch.linalg.matrix_rank(matrix) == 2  # the bottleneck
     assert torch.allclose(model(x) - at_zero, x @ matrix.T, atol=1e-10)
 

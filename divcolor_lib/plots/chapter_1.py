@@ -53,7 +53,7 @@ def luma_and_lightness(photo: NDArray[np.uint8], lightness: Tensor, luma: Tensor
     top = float(np.abs(difference).max())
     row, column = np.unravel_index(int(np.abs(difference).argmax()), difference.shape)
     with styled():
-        figure, axes = plt.subplots(2, 2, figsize=(6.4, 6.0), layout="constrained")
+        figure, axes = plt.subplots(2, 2, figsize=(6.0, 5.6), layout="constrained")
         upper_left, upper_right, lower_left, lower_right = axes.flat
         for place, picture, name in (
             (upper_left, photo, title),
@@ -120,11 +120,14 @@ def round_trip(before: NDArray[np.uint8], after: NDArray[np.uint8], errors: NDAr
     return described(figure, text)
 
 
-def mapped(pictures: Mapping[str, NDArray[np.uint8]], changes: Mapping[str, Tensor]) -> Figure:
-    """Draw pictures uint8 `(H, W, 3)` in one row and, below those with an entry in `changes`, how far L moved, `(H, W)`."""
+def mapped(pictures: Mapping[str, NDArray[np.uint8]], changes: Mapping[str, Tensor], outside: Tensor) -> Figure:
+    """Draw pictures uint8 `(H, W, 3)` in one row, and below them how far L moved, `(H, W)`, where `changes` says it.
+
+    Below the first one: which colors were outside the gamut, bool `(H, W)`.
+    """
     top = max(float(change.abs().max()) for change in changes.values())
     with styled():
-        figure, axes = plt.subplots(2, len(pictures), figsize=(7.6, 5.4), layout="constrained", squeeze=False)
+        figure, axes = plt.subplots(2, len(pictures), figsize=(7.0, 4.9), layout="constrained", squeeze=False)
         for column, (name, picture) in enumerate(pictures.items()):
             axes[0, column].imshow(picture)
             axes[0, column].set_title(name)
@@ -133,10 +136,13 @@ def mapped(pictures: Mapping[str, NDArray[np.uint8]], changes: Mapping[str, Tens
                 axes[1, column].set_title(f"at most {float(changes[name].abs().max()):.1f}")
         for place in axes.flat:
             place.axis("off")
+        axes[1, 0].imshow(outside.numpy(), cmap="gray_r", vmin=0, vmax=1.5)
+        axes[1, 0].set_title(f"dark: outside ({outside.float().mean():.0%})")
         figure.colorbar(shown, ax=axes[1, :].tolist(), location="left", shrink=0.8, label="change of L")
     figure.shows_photographs = True  # type: ignore[attr-defined]
     told = "; ".join(f"{name} changes L by up to {float(each.abs().max()):.1f}" for name, each in changes.items())
-    return described(figure, f"One photograph in {len(pictures)} versions: {', '.join(pictures)}. {told}.")
+    text = f"One photograph in {len(pictures)} versions: {', '.join(pictures)}. {outside.float().mean():.0%} of the colors are outside."
+    return described(figure, f"{text} {told}.")
 
 
 def bins_map(rules: Mapping[str, NDArray[Any]]) -> Figure:
@@ -190,11 +196,11 @@ def weights(prior: Tensor, choices: Mapping[str, Tensor]) -> Figure:
     told = []
     with styled():
         figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
-        for (name, weight), marker, color in zip(choices.items(), "o^s", PALETTE):
+        for (name, weight), marker, color, up in zip(choices.items(), "o^s", PALETTE, (8, -48, 8)):
             scaled = (weight / (prior * weight).sum())[order]
             axes.plot(prior[order], scaled, marker, color=color, markersize=5, label=name, alpha=0.8)
             end = float(scaled.max())
-            axes.annotate(f"{name}, up to {end:.3g}", (float(prior.min()), end), (12, 6), textcoords="offset points", color=color)
+            axes.annotate(f"{name}, up to {end:.3g}", (float(prior.min()), end), (14, up), textcoords="offset points", color=color)
             told.append(f"{name} from {float(scaled.min()):.2g} to {end:.3g}, a ratio of {end / float(scaled.min()):.3g}")
         axes.axhline(1, color="0.6", linewidth=1, linestyle="--")
         axes.set(xscale="log", yscale="log", xlabel="share of the pixels p in the bin", ylabel="weight, mean 1 over pixels")

@@ -45,10 +45,11 @@ def expected_losses(first: Sequence[float], second: Sequence[float], probability
         for axes, name in zip(places, ("squared loss", "absolute loss", "0-1 loss")):
             axes.set(title=name, xlabel="answer", xlim=(-0.25, 1.25), xticks=[0, probability, 1])
             axes.set_xticklabels([color_name(*first), "mean", color_name(*second)])
+        places[0].set_ylabel("expected loss, one pixel")
         places[0].plot(place, squared)
         _mark(places[0], probability, float(squared.min()))
-        places[1].plot(place, absolute, label=f"{1 - probability:.1f} to {probability:.1f}")
-        places[1].plot(place, even, "--", color=PALETTE[1], label="even: flat")
+        places[1].plot(place, absolute, label=f"odds {1 - probability:.1f} : {probability:.1f}")
+        places[1].plot(place, even, "--", color=PALETTE[1], label="even odds: flat")
         places[1].legend(loc="upper center", frameon=False, fontsize=9)
         _mark(places[1], likely, float(absolute.min()))
         places[2].plot([-0.25, 1.25], [1, 1], color=PALETTE[0])
@@ -64,7 +65,7 @@ def expected_losses(first: Sequence[float], second: Sequence[float], probability
     winner = color_name(*(second if likely else first))
     return described(
         figure,
-        f"Three curves over all answers on the line from {color_name(*first)}, probability {1 - probability:.2f}, "
+        f"Three curves, the expected losses of one pixel, over all answers on the line from {color_name(*first)}, probability {1 - probability:.2f}, "
         f"to {color_name(*second)}, probability {probability:.2f}. The squared loss is a parabola "
         f"whose lowest point, {float(squared.min()):.0f}, is at the mean, "
         f"a dull {best} with a chroma of {float((start + probability * (end - start)).norm()):.0f}. "
@@ -243,7 +244,7 @@ def high_dimension(
         for (M, d), style, color in zip(distances.items(), ("-", "--", ":"), PALETTE):
             density, edges = np.histogram((d / d.mean()).numpy(), bins=44, range=(0, 2.2), density=True)
             places[1].plot((edges[1:] + edges[:-1]) / 2, density / density.max(), style, color=color, label=f"M = {M}")
-        places[1].set(title="distance / mean distance", xlabel="of two random points", yticks=[], ylim=(0, 1.6), xlim=(0, 2.2))
+        places[1].set(title="distances of random pairs", xlabel="distance / mean distance", yticks=[], ylim=(0, 1.6), xlim=(0, 2.2))
         places[1].legend(frameon=False, fontsize=9, loc="upper right")
         places[2].semilogx(lengths, edge, "-", color=PALETTE[0], label=f"edge of a cube\nwith {share:.0%} of the volume")
         places[2].semilogx(lengths, outer, "--", color=PALETTE[1], label=f"outer {shell:.0%} of a ball:\nshare of its volume")

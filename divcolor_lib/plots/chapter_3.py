@@ -75,7 +75,7 @@ def cameras(points: Tensor, face: Tensor, views: Sequence[tuple[str, Tensor, Ten
     columns = 3
     told = []
     with styled():
-        figure, places = plt.subplots(-(-len(views) // columns), columns, figsize=(8, 7), layout="constrained", squeeze=False)
+        figure, places = plt.subplots(-(-len(views) // columns), columns, figsize=(7.2, 6.3), layout="constrained", squeeze=False)
         for axes in places.flat:
             axes.axis("off")
         for axes, (name, right, up) in zip(places.flat, views):
@@ -288,7 +288,7 @@ def latent_map(
     mosaic: Any = [["map"] * (-(-count // 2)), [f"{n}" for n in range(0, -(-count // 2))], [f"{n}" for n in range(-(-count // 2), count)]]
     possible = float((distance <= limit).float().mean())
     with styled():
-        figure = plt.figure(figsize=(8, 10.4), layout="constrained")
+        figure = plt.figure(figsize=(7.2, 9.4), layout="constrained")
         places = figure.subplot_mosaic(mosaic, height_ratios=[2.3, 1, 1])
         axes = places.pop("map")
         image = axes.imshow(distance.numpy(), origin="lower", extent=extent, cmap="Greys", vmin=0, vmax=4 * limit, aspect="auto")

@@ -86,7 +86,7 @@ def weigh_or_move(mu: float, z: Tensor) -> Figure:
     weights = np.exp(2 * shift * (points - mu) - 2 * shift**2)  # twice the shift, to be seen
     grid = np.linspace(points.min() - 0.6, points.max() + 0.9, 200)
     with styled():
-        figure, places = plt.subplots(2, 2, figsize=(8, 6), sharex="row", height_ratios=(1, 1.1), layout="constrained")
+        figure, places = plt.subplots(2, 2, figsize=(8, 6), sharex="row", sharey="row", height_ratios=(1, 1.1), layout="constrained")
     for axes in places[0]:
         axes.plot(grid, grid**2, color="#888888", lw=1.5)
         axes.set(xlabel="z")

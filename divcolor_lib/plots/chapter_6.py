@@ -33,7 +33,7 @@ def toy_curve(
         marks: f(z) at a few z, to label.
     """
     with styled():
-        figure, axes = plt.subplots(figsize=(6.4, 5.6), layout="constrained")
+        figure, axes = plt.subplots(figsize=(5.8, 5.0), layout="constrained")
         axes.scatter(points[:, 0], points[:, 1], s=9, color="#999999", label="data")
         axes.plot(curve[:, 0], curve[:, 1], color=PALETTE[0], linewidth=2.5, label="decoder $f(z)$")
         for value, (a, b) in marks.items():
@@ -57,7 +57,7 @@ def toy_curve(
 def training(steps: Sequence[int], likelihood: Mapping[str, Tensor], kl: Mapping[str, Tensor]) -> Figure:
     """Draw both terms of the ELBO over the steps of training, each on training and on held-out rows; terms in nats."""
     with styled():
-        figure, places = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+        figure, places = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
         for axes, terms, title in zip(places, (likelihood, kl), ("log-likelihood $\\log p(x|z)$", "KL")):
             for (name, values), line, width in zip(terms.items(), ("-", "--"), (3.5, 1.5)):
                 axes.plot(steps, values, line, linewidth=width, label=name, color=PALETTE[0] if line == "-" else PALETTE[1])
@@ -154,7 +154,7 @@ def kl_bars(cases: Mapping[str, Tensor], active: Mapping[str, int], floor: float
         floor: the level of the free bits, drawn as a dashed line.
     """
     with styled():
-        figure, places = plt.subplots(2, -(-len(cases) // 2), figsize=(8, 5), sharey=True, squeeze=False, layout="constrained")
+        figure, places = plt.subplots(2, -(-len(cases) // 2), figsize=(7.4, 4.6), sharey=True, squeeze=False, layout="constrained")
         for axes, (name, values) in zip(places.flat, cases.items()):
             ranked = values.sort(descending=True).values.tolist()
             axes.bar(range(1, len(ranked) + 1), ranked, color=PALETTE[0])
@@ -181,17 +181,15 @@ def aggregate(codes: Tensor, groups: Tensor, names: Sequence[str], draws: Tensor
         hole: `(2,)`, the draw where the aggregate posterior is thinnest against the prior.
     """
     with styled():
-        figure, places = plt.subplots(1, 2, figsize=(9, 4.8), sharex=True, sharey=True, layout="constrained")
+        figure, places = plt.subplots(1, 2, figsize=(7.6, 4.3), sharex=True, sharey=True, layout="constrained")
         for index, name in enumerate(names):
             there = codes[groups == index]
-            places[0].scatter(
-                there[:, 0], there[:, 1], s=12, marker=MARKERS[index % len(MARKERS)], color=PALETTE[index % 5], alpha=0.7, label=name
-            )
+            places[0].scatter(there[:, 0], there[:, 1], s=12, marker=MARKERS[index % len(MARKERS)], color=PALETTE[index % 5], label=name)
         places[1].scatter(draws[:, 0], draws[:, 1], s=12, color="#777777")
         for axes, title in zip(places, ("aggregate posterior:\ncodes of data", "prior:\nwhat we draw from")):
             _circles(axes)
             axes.plot(*hole.tolist(), "X", color=PALETTE[6], markersize=13, markeredgecolor="white")
-            axes.set(title=title, xlabel="$z_1$", aspect="equal", xlim=(-3.4, 3.4), ylim=(-3.4, 3.4))
+            axes.set(title=title, xlabel="$z_1$", aspect="equal", xlim=(-4, 4), ylim=(-4, 4))
         places[0].set_ylabel("$z_2$")
         figure.legend(loc="outside lower center", ncols=5, frameon=False, title="wall", markerscale=1.6)
     near = (codes - hole).norm(dim=1).lt(0.25).float().mean(), (draws - hole).norm(dim=1).lt(0.25).float().mean()
@@ -218,11 +216,11 @@ def mode_codes(scores: Tensor, modes: Tensor, names: Sequence[str], mean: Tensor
         centers: `(K, 2)`, the means of the mixture.
     """
     with styled():
-        figure, axes = plt.subplots(figsize=(8.4, 6.2), layout="constrained")
+        figure, axes = plt.subplots(figsize=(7.6, 5.8), layout="constrained")
         for index, name in enumerate(names):
             there = scores[modes == index]
             marker, color = MARKERS[index % len(MARKERS)], PALETTE[index % 5]
-            axes.scatter(there[:, 0], there[:, 1], s=22, marker=marker, color=color, alpha=0.75, label=name)
+            axes.scatter(there[:, 0], there[:, 1], s=22, marker=marker, color=color, label=name)
         values, vectors = torch.linalg.eigh(covariance)
         angle = float(torch.rad2deg(torch.atan2(vectors[1, 1], vectors[0, 1])))
         for scale in (1, 2):

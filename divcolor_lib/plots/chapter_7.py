@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch
@@ -15,26 +17,28 @@ from torch import Tensor
 from . import PALETTE, described, styled
 
 Picture = NDArray[np.uint8]
+PALE, NEAR = 15.0, 4.0  # Lab units: what counts as near gray, and as close to a true color.
 
 
 def chain(levels: int) -> Figure:
     """Draw a Markovian hierarchy of T levels: x and z_1 ... z_T in a row, the decoder's arrows below, the encoder's above."""
     names = ["x", *(f"z_{{{level}}}" for level in range(1, levels + 1))]
     with styled():
-        figure, axes = plt.subplots(figsize=(9, 2.6), layout="constrained")
-        axes.set(xlim=(-0.6, levels + 0.6), ylim=(-1.05, 1.05))
+        width = levels + 1.3
+        figure, axes = plt.subplots(figsize=(9, 9 * 1.9 / width), layout="constrained")
+        axes.set(xlim=(-0.5, levels + 0.8), ylim=(-0.95, 0.95), aspect="equal")
         axes.axis("off")
         for place, name in enumerate(names):
             axes.add_patch(Circle((place, 0), 0.2, fc="#d9d9d9" if place == 0 else "white", ec="#333333", lw=1.5))
             axes.text(place, 0, f"${name}$", ha="center", va="center", fontsize=16)
-        for place, (below, above) in enumerate(zip(names, names[1:])):
+        for place, (below, above) in enumerate(pairwise(names)):
             _bent(axes, (place + 0.14, 0.18), (place + 0.86, 0.18), PALETTE[0], "-")
             _bent(axes, (place + 0.86, -0.18), (place + 0.14, -0.18), PALETTE[1], "--")
-            axes.text(place + 0.5, 0.52, f"$q({above}|{below})$", ha="center", fontsize=13, color=PALETTE[0])
-            axes.text(place + 0.5, -0.64, f"$p({below}|{above})$", ha="center", fontsize=13, color=PALETTE[1])
-        axes.text(levels + 0.27, -0.3, f"$p({names[-1]})$", ha="left", va="top", fontsize=13, color=PALETTE[1])
-        axes.text(-0.5, 0.9, "encoder, upward, solid", ha="left", va="center", color=PALETTE[0])
-        axes.text(levels + 0.5, -0.95, "decoder, downward, dashed", ha="right", va="center", color=PALETTE[1])
+            axes.text(place + 0.5, 0.52, f"$q({above}|{below})$", ha="center", fontsize=15, color=PALETTE[0])
+            axes.text(place + 0.5, -0.64, f"$p({below}|{above})$", ha="center", fontsize=15, color=PALETTE[1])
+        axes.text(levels + 0.26, -0.2, f"$p({names[-1]})$", ha="left", va="top", fontsize=15, color=PALETTE[1])
+        axes.text(-0.2, 0.84, "encoder: from the data up (solid)", ha="left", va="center", fontsize=13, color=PALETTE[0])
+        axes.text(levels + 0.2, -0.84, "decoder: from the top down (dashed)", ha="right", va="center", fontsize=13, color=PALETTE[1])
     return described(
         figure,
         f"A chain of {levels + 1} circles, the data point x on the left and the codes z 1 to z {levels} to its right. "
@@ -52,7 +56,8 @@ def coupling(together: Tensor, apart: Tensor, slope: float) -> Figure:
     with styled():
         figure, places = plt.subplots(1, 2, figsize=(9, 4.3), sharex=True, sharey=True, layout="constrained")
         for axes, pairs, title, square, color in zip(places, (together, apart), titles, squares, PALETTE):
-            axes.scatter(pairs[:, 1], pairs[:, 0], s=9, alpha=0.5, color=color, edgecolors="none")
+            axes.scatter(pairs[:, 1], pairs[:, 0], s=9, alpha=0.4, color=color, edgecolors="none")
+            axes.plot(*_ellipse(pairs.flip(1)), color=color, lw=2.2)
             axes.plot([-edge, edge], [-slope * edge, slope * edge], color="black", lw=1.5)
             axes.set(title=f"{title}\nmean squared distance {square:.2f}", xlabel="$z_2$", xlim=(-edge, edge), ylim=(-edge, edge))
         places[0].set_ylabel("$z_1$")
@@ -67,44 +72,46 @@ def coupling(together: Tensor, apart: Tensor, slope: float) -> Figure:
     )
 
 
-def codes(found: Mapping[str, Tensor], drawn: Mapping[str, Tensor]) -> Figure:
-    """Draw for each model two numbers of its z_1: for data (`found`) and drawn from its prior (`drawn`), `(N, 2)` each."""
+def colors(groups: Mapping[str, Tensor]) -> Figure:
+    """Draw colors (a, b) in Lab units, `(N, 2)` for each group, side by side on the same axes; the first group is the truth."""
+    names = list(groups)
+    truth = groups[names[0]]
+    edge = 1.03 * float(max(points.abs().quantile(0.995) for points in groups.values()))
+    told = []
     with styled():
-        figure, places = plt.subplots(1, len(found), figsize=(9, 4.6), squeeze=False, layout="constrained")
-        told = []
-        for axes, (name, real) in zip(places.flat, found.items()):
-            prior = drawn[name]
-            axes.scatter(prior[:, 0], prior[:, 1], s=26, marker="+", lw=0.8, color=PALETTE[1], alpha=0.75, label="drawn from the prior")
-            axes.scatter(real[:, 0], real[:, 1], s=11, color=PALETTE[0], alpha=0.8, edgecolors="none", label="codes of color fields")
-            edge = 1.05 * float(max(real.abs().max(), prior.abs().max()))
-            axes.set(title=name, xlim=(-edge, edge), ylim=(-edge, edge), xlabel="one number of $z_1$", aspect="equal")
-            far = float((prior[:, None] - real[None]).norm(dim=2).min(1).values.mean() / real.std(0).mean())
-            told.append(f"{name}: a draw lies {far:.2f} standard deviations from the nearest code on average")
-        places[0, 0].set_ylabel("another number of $z_1$")
-        figure.legend(*places[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, markerscale=1.6)
+        figure, places = plt.subplots(1, len(groups), figsize=(9, 3.7), sharex=True, sharey=True, squeeze=False, layout="constrained")
+        for axes, (name, points), color in zip(places.flat, groups.items(), ("#333333", *PALETTE[1::-1])):
+            axes.axhline(0, color="#bbbbbb", lw=0.8)
+            axes.axvline(0, color="#bbbbbb", lw=0.8)
+            axes.scatter(points[:, 0], points[:, 1], s=9, color=color, alpha=0.55, edgecolors="none")
+            axes.set(title=name, xlabel="a", xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+            close = torch.cdist(points, truth).min(1).values < NEAR
+            pale = points.norm(dim=1) < PALE
+            told.append(f"{name}: {float(pale.float().mean()):.0%} near gray, {float(close.float().mean()):.0%} close to a true color")
+        places[0, 0].set_ylabel("b")
     return described(
         figure,
-        f"Two numbers of z 1 for {len(next(iter(found.values())))} color fields, as dots that gather in clusters, and crosses drawn from each "
-        f"model's prior. {'; '.join(told)}.",
+        f"{len(groups)} clouds of colors in the a-b plane, the true ones first, in separate clusters around an empty middle. "
+        f"Within {PALE:g} Lab units of gray and within {NEAR:g} of a true color: {'; '.join(told)}.",
     )
 
 
 def rows(pictures: Mapping[str, Sequence[Picture]], note: str = "") -> Figure:
     """Draw rows of small pictures, each row under its name; `note` goes to the alt text."""
     columns = max(len(row) for row in pictures.values())
+    side = 9 / columns
     with styled():
-        figure, places = plt.subplots(
-            len(pictures), columns, figsize=(9, len(pictures) * (9 / columns + 0.32)), squeeze=False, layout="constrained"
-        )
+        figure, places = plt.subplots(len(pictures), columns, figsize=(9, len(pictures) * (side + 0.3)), squeeze=False)
+        figure.subplots_adjust(left=0, right=1, bottom=0, top=1 - 0.3 / (len(pictures) * (side + 0.3)), wspace=0.05, hspace=0.3 / side)
         for line, (name, row) in zip(places, pictures.items()):
             for axes, picture in zip(line, row):
                 axes.imshow(picture, interpolation="nearest")
-                axes.set(xticks=[], yticks=[])
-                axes.spines[:].set_visible(False)
-            line[0].set_title(name, loc="left", fontsize=13)
-    spread = {name: _spread(row) for name, row in pictures.items()}
+            for axes in line:
+                axes.axis("off")
+            line[0].set_title(name, loc="left", fontsize=13, pad=5)
     told = "; ".join(
-        f"{name}: {len(row)} pictures that differ by {spread[name]:.0f} gray levels on average" for name, row in pictures.items()
+        f"{name.replace('$', '')}: {len(row)} pictures, neighbors differ by {_spread(row):.0f} gray levels on average"
+        for name, row in pictures.items()
     )
     return described(figure, f"{len(pictures)} rows of color fields. {told}.{' ' + note if note else ''}")
 
@@ -114,7 +121,7 @@ def share_map(share: Tensor) -> Figure:
     size = share.shape[0]
     with styled():
         figure, axes = plt.subplots(figsize=(5.4, 4.4), layout="constrained")
-        image = axes.imshow(share.clamp(0, 1), cmap="cividis", vmin=0, vmax=1)
+        image = axes.imshow(share.clamp(0, 1).numpy(), cmap="cividis", vmin=0, vmax=1)
         for place, (y, x) in {"wall": (1, 1), "face": (size // 2, size // 2), "shirt": (size - 2, size // 2)}.items():
             value = float(share[y, x])
             axes.text(x, y, f"{place}\n{value:.2f}", ha="center", va="center", fontsize=11, color="black" if value > 0.5 else "white")
@@ -123,26 +130,32 @@ def share_map(share: Tensor) -> Figure:
     corner, face, shirt = float(share[1, 1]), float(share[size // 2, size // 2]), float(share[size - 2, size // 2])
     return described(
         figure,
-        f"A map of {size} by {size} pixels: the share of the variance of generated colors that z 2 decides. Wall, upper left: {corner:.2f}; "
+        f"A map of {size} by {size} pixels: the share of the variance of generated colors that z 2 decides. Wall: {corner:.2f}; "
         f"shirt, bottom: {shirt:.2f}; face, middle: {face:.2f}. Mean over pixels {float(share.mean()):.2f}.",
     )
 
 
-def humps(grid: Tensor, densities: Mapping[str, Tensor], data: Tensor) -> Figure:
-    """Draw a histogram of one-dimensional data `(N,)` and densities on a grid `(P,)`, each in its own line style."""
-    styles = ("--", "-", ":", "-.")
+def listening(nats: Mapping[str, Tensor], z2: Tensor, said: Mapping[str, Tensor]) -> Figure:
+    """Draw what the upper level spends during training, `(steps,)` for each model, and what it says: decoded means `(P,)` over z_2."""
+    styles, told = ("--", "-", ":", "-."), []
     with styled():
-        figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
-        axes.hist(data.numpy(), bins=60, range=(float(grid.min()), float(grid.max())), density=True, color="#cfcfcf", label="data")
-        told = []
-        for (name, density), style, color in zip(densities.items(), styles, PALETTE[1:]):
-            axes.plot(grid, density, style, color=color, lw=2.4, label=name)
-            inner = density[1:-1]
-            count = int(((inner > density[:-2]) & (inner > density[2:]) & (inner > 0.05 * density.max())).sum())
-            told.append(f"{name}: {count} {'hump' if count == 1 else 'humps'}, height {float(density.max()):.2f}")
-        axes.set(xlabel="$x$", ylabel="density")
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return described(figure, f"A histogram of {len(data)} numbers and the densities of {len(densities)} models. {'; '.join(told)}.")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
+        for (name, curve), style, color in zip(nats.items(), styles, PALETTE[1:]):
+            smooth = curve.unfold(0, window := min(20, len(curve)), 1).mean(1)
+            left.plot(np.arange(len(smooth)) + window / 2, smooth.numpy(), style, color=color, lw=2.2, label=name)
+            right.plot(z2.numpy(), said[name].numpy(), style, color=color, lw=2.2)
+            span = float(said[name].max() - said[name].min())
+            told.append(f"{name}: {float(smooth[-1]):.2f} nats at the end, decoded means span {span:.2f}")
+        left.set(xlabel="step", ylabel="nats", title="spent by level 2 during training")
+        right.set(xlabel="$z_2$", ylabel="decoded mean", title="what $z_2$ says about $x$")
+        right.axhline(-1, color="#999999", lw=0.8)
+        right.axhline(1, color="#999999", lw=0.8)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(nats), frameon=False)
+    return described(
+        figure,
+        "Left, the nats that level 2 spends during training; right, the decoded mean of z 1 given z 2, against z 2. The two groups of data "
+        f"lie at -1 and +1. {'; '.join(told)}.",
+    )
 
 
 def noising(pictures: Sequence[Picture], kept: Sequence[float], levels: Sequence[int]) -> Figure:
@@ -162,6 +175,14 @@ def noising(pictures: Sequence[Picture], kept: Sequence[float], levels: Sequence
     )
 
 
+def _ellipse(pairs: Tensor) -> NDArray[np.float64]:
+    """The outline, `(2, 200)`, two standard deviations around the mean of pairs `(S, 2)`."""
+    center, spread = pairs.double().mean(0).numpy(), np.linalg.cholesky(torch.cov(pairs.double().T).numpy())
+    turn = np.linspace(0, 2 * np.pi, 200)
+    outline: NDArray[np.float64] = center[:, None] + 2 * spread @ np.stack([np.cos(turn), np.sin(turn)])
+    return outline
+
+
 def _bent(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str, style: str) -> None:
     arrow = FancyArrowPatch(
         start, end, arrowstyle="-|>", mutation_scale=16, connectionstyle="arc3,rad=-0.35", color=color, lw=1.8, linestyle=style
@@ -171,5 +192,5 @@ def _bent(axes: Axes, start: tuple[float, float], end: tuple[float, float], colo
 
 def _spread(row: Sequence[Picture]) -> float:
     """Mean absolute difference of neighboring pictures, in gray levels of 0 to 255."""
-    pairs = [np.abs(one.astype(float) - other.astype(float)).mean() for one, other in zip(row, row[1:])]
+    pairs = [np.abs(one.astype(float) - other.astype(float)).mean() for one, other in pairwise(row)]
     return float(np.mean(pairs)) if pairs else 0.0

@@ -45,8 +45,8 @@ FIGURES: dict[str, tuple[Callable[[], Figure], Callable[[], Figure]]] = {
     ),
     "round_trip": (lambda: trip(9), lambda: trip(20)),
     "mapped": (
-        lambda: figures.mapped({"one": photo(0), "two": photo(1)}, {"two": field(0)}),
-        lambda: figures.mapped({"one": photo(0), "two": photo(1)}, {"two": field(1)}),
+        lambda: figures.mapped({"one": photo(0), "two": photo(1)}, {"two": field(0)}, field(0) > 50),
+        lambda: figures.mapped({"one": photo(0), "two": photo(1)}, {"two": field(1)}, field(1) > 40),
     ),
     "bins_map": (
         lambda: figures.bins_map({"few": CENTERS[:2], "more": CENTERS}),
