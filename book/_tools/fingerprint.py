@@ -139,7 +139,7 @@ def closure(names: Iterable[str], folder: Path) -> list[str]:
 
 
 def loaded_files(notebook: dict[str, Any], trees: list[ast.Module], modules: list[str], root: Path) -> list[Path]:
-    """Return the stored files that count: artefacts of the package, and recorded results and pictures that the cells name.
+    """Return the stored files that count: artefacts of the package, and recorded results, quizzes and pictures that the cells name.
 
     Artefacts: those that the notebook's metadata list in `divcolor.artifacts`; without such a list all of them,
     when any module that the notebook reaches speaks of the folder `artifacts`.
@@ -158,7 +158,7 @@ def loaded_files(notebook: dict[str, Any], trees: list[ast.Module], modules: lis
         artifacts = [path for path in folder.glob("*") if path.is_file()] if speaks else []
     book = root / "book"
     named = {Path(text).name for tree in trees for text in strings(tree) if text and len(text) < 200 and "\n" not in text}
-    stored = [path for part in ("results", "_static") for path in (book / part).glob("*") if path.is_file()]
+    stored = [path for part in ("results", "quizzes", "_static") for path in (book / part).glob("*") if path.is_file()]
     return sorted(artifacts) + sorted(path for path in stored if {path.name, path.stem} & named)
 
 

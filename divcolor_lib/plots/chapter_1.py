@@ -133,12 +133,12 @@ def mapped(pictures: Mapping[str, NDArray[np.uint8]], changes: Mapping[str, Tens
             axes[0, column].set_title(name)
             if name in changes:
                 shown = axes[1, column].imshow(changes[name].abs().numpy(), cmap="magma", vmin=0, vmax=top)
-                axes[1, column].set_title(f"at most {float(changes[name].abs().max()):.1f}")
+                axes[1, column].set_title(f"L moves by up to {float(changes[name].abs().max()):.1f}")
         for place in axes.flat:
             place.axis("off")
         axes[1, 0].imshow(outside.numpy(), cmap="gray_r", vmin=0, vmax=1.5)
         axes[1, 0].set_title(f"dark: outside ({outside.float().mean():.0%})")
-        figure.colorbar(shown, ax=axes[1, :].tolist(), location="left", shrink=0.8, label="change of L")
+        figure.colorbar(shown, ax=axes[1, :].tolist(), location="right", shrink=0.8, label="change of L")
     figure.shows_photographs = True  # type: ignore[attr-defined]
     told = "; ".join(f"{name} changes L by up to {float(each.abs().max()):.1f}" for name, each in changes.items())
     text = f"One photograph in {len(pictures)} versions: {', '.join(pictures)}. {outside.float().mean():.0%} of the colors are outside."
@@ -177,12 +177,13 @@ def priors(bins: Bins, shares: Mapping[str, Tensor]) -> Figure:
             largest = float(share.max())
             for index in share.argsort(descending=True).tolist():
                 (a, b), p = bins.centers[index].tolist(), float(share[index])
-                side = 18 * (p / largest) ** 0.5
+                side = 14 * (p / largest) ** 0.5
                 if p > 0:
                     place.add_patch(
                         Rectangle((a - side / 2, b - side / 2), side, side, facecolor=_color(a, b), edgecolor="black", linewidth=0.5)
                     )
             _ab_axes(place, 80)
+            place.set(xticks=range(-80, 81, 40), yticks=range(-80, 81, 40))
             place.set_title(f"{name}:\nlargest share {largest:.0%}")
             first = share.argsort(descending=True)[:3].tolist()
             tops = ", ".join(f"({bins.centers[i, 0]:.0f}, {bins.centers[i, 1]:.0f}) with {float(share[i]):.0%}" for i in first)

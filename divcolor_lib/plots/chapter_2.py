@@ -65,7 +65,7 @@ def expected_losses(first: Sequence[float], second: Sequence[float], probability
     winner = color_name(*(second if likely else first))
     return described(
         figure,
-        f"Three curves, the expected losses of one pixel, over all answers on the line from {color_name(*first)}, probability {1 - probability:.2f}, "
+        f"Three curves, expected losses of one pixel, over all answers from {color_name(*first)}, probability {1 - probability:.2f}, "
         f"to {color_name(*second)}, probability {probability:.2f}. The squared loss is a parabola "
         f"whose lowest point, {float(squared.min()):.0f}, is at the mean, "
         f"a dull {best} with a chroma of {float((start + probability * (end - start)).norm()):.0f}. "

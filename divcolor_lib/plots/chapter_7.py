@@ -24,9 +24,9 @@ def chain(levels: int) -> Figure:
     """Draw a Markovian hierarchy of T levels: x and z_1 ... z_T in a row, the decoder's arrows below, the encoder's above."""
     names = ["x", *(f"z_{{{level}}}" for level in range(1, levels + 1))]
     with styled():
-        width = levels + 1.3
+        width = levels + 1.5
         figure, axes = plt.subplots(figsize=(9, 9 * 1.9 / width), layout="constrained")
-        axes.set(xlim=(-0.5, levels + 0.8), ylim=(-0.95, 0.95), aspect="equal")
+        axes.set(xlim=(-0.5, levels + 1.0), ylim=(-0.95, 0.95), aspect="equal")
         axes.axis("off")
         for place, name in enumerate(names):
             axes.add_patch(Circle((place, 0), 0.2, fc="#d9d9d9" if place == 0 else "white", ec="#333333", lw=1.5))
@@ -36,7 +36,7 @@ def chain(levels: int) -> Figure:
             _bent(axes, (place + 0.86, -0.18), (place + 0.14, -0.18), PALETTE[1], "--")
             axes.text(place + 0.5, 0.52, f"$q({above}|{below})$", ha="center", fontsize=15, color=PALETTE[0])
             axes.text(place + 0.5, -0.64, f"$p({below}|{above})$", ha="center", fontsize=15, color=PALETTE[1])
-        axes.text(levels + 0.26, -0.2, f"$p({names[-1]})$", ha="left", va="top", fontsize=15, color=PALETTE[1])
+        axes.text(levels + 0.26, -0.2, f"prior $p({names[-1]})$", ha="left", va="top", fontsize=15, color=PALETTE[1])
         axes.text(-0.2, 0.84, "encoder: from the data up (solid)", ha="left", va="center", fontsize=13, color=PALETTE[0])
         axes.text(levels + 0.2, -0.84, "decoder: from the top down (dashed)", ha="right", va="center", fontsize=13, color=PALETTE[1])
     return described(
@@ -51,24 +51,24 @@ def coupling(together: Tensor, apart: Tensor, slope: float) -> Figure:
     """Draw two clouds of pairs (z_1, z_2), `(S, 2)` each, and the line z_1 = slope z_2 where the decoder expects them."""
     spans = [pairs[:, 0] - slope * pairs[:, 1] for pairs in (together, apart)]
     squares = [float(span.square().mean()) for span in spans]
-    edge = float(max(together.abs().max(), apart.abs().max())) * 1.05
+    links = [float(torch.corrcoef(pairs.T)[0, 1]) for pairs in (together, apart)]
+    both = torch.cat([together, apart])
+    (low_1, low_2), (high_1, high_2) = (both.amin(0) - 0.3).tolist(), (both.amax(0) + 0.3).tolist()
     titles = ("$z_2$ drawn from this $z_1$", "$z_2$ drawn from another $z_1$")
     with styled():
         figure, places = plt.subplots(1, 2, figsize=(9, 4.3), sharex=True, sharey=True, layout="constrained")
         for axes, pairs, title, square, color in zip(places, (together, apart), titles, squares, PALETTE):
             axes.scatter(pairs[:, 1], pairs[:, 0], s=9, alpha=0.4, color=color, edgecolors="none")
             axes.plot(*_ellipse(pairs.flip(1)), color=color, lw=2.2)
-            axes.plot([-edge, edge], [-slope * edge, slope * edge], color="black", lw=1.5)
-            axes.set(title=f"{title}\nmean squared distance {square:.2f}", xlabel="$z_2$", xlim=(-edge, edge), ylim=(-edge, edge))
+            axes.plot([low_2, high_2], [slope * low_2, slope * high_2], color="black", lw=1.5)
+            axes.set(title=f"{title}\nmean squared distance {square:.2f}", xlabel="$z_2$", xlim=(low_2, high_2), ylim=(low_1, high_1))
         places[0].set_ylabel("$z_1$")
-        places[0].annotate(
-            "mean of $p(z_1|z_2)$", (-0.7 * edge, -0.7 * slope * edge), (-0.95 * edge, 0.6 * edge), arrowprops={"arrowstyle": "->"}
-        )
+        places[0].text(high_2 - 0.1, low_1 + 0.1, "line: mean of $p(z_1|z_2)$", ha="right", va="bottom")
     return described(
         figure,
-        f"Two clouds of {len(together)} pairs of codes around the line where the decoder expects z 1, given z 2. Left, each z 2 was drawn "
-        f"from its own z 1: the cloud leans along with the line, mean squared distance {squares[0]:.2f}. Right, z 2 comes from another "
-        f"z 1: the cloud is {'upright' if squares[1] > squares[0] else 'not further away'}, mean squared distance {squares[1]:.2f}.",
+        f"Two clouds of {len(together)} pairs of codes, and the line where the decoder expects z 1, given z 2. Left, each z 2 was drawn "
+        f"from its own z 1: correlation {links[0]:.2f}, mean squared distance from the line {squares[0]:.2f}. Right, z 2 was drawn from "
+        f"another z 1: correlation {links[1]:.2f}, mean squared distance {squares[1]:.2f}.",
     )
 
 
@@ -87,11 +87,12 @@ def colors(groups: Mapping[str, Tensor]) -> Figure:
             axes.set(title=name, xlabel="a", xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
             close = torch.cdist(points, truth).min(1).values < NEAR
             pale = points.norm(dim=1) < PALE
-            told.append(f"{name}: {float(pale.float().mean()):.0%} near gray, {float(close.float().mean()):.0%} close to a true color")
+            among = "" if points is truth else f", {float(close.float().mean()):.0%} close to a true color"
+            told.append(f"{name}: {float(pale.float().mean()):.0%} near gray{among}")
         places[0, 0].set_ylabel("b")
     return described(
         figure,
-        f"{len(groups)} clouds of colors in the a-b plane, the true ones first, in separate clusters around an empty middle. "
+        f"{len(groups)} clouds of colors in the a-b plane, the true ones first. "
         f"Within {PALE:g} Lab units of gray and within {NEAR:g} of a true color: {'; '.join(told)}.",
     )
 

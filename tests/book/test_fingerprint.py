@@ -37,6 +37,7 @@ def root(tmp_path: Path) -> Path:
         "divcolor_lib/artifacts/b.bin": "b",
         "book/results/results_a.json": "{}",
         "book/results/results_b.json": "{}",
+        "book/quizzes/01.json": "{}",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +92,13 @@ def test_the_cells_code_matters_and_their_comments_and_the_prose_do_not(root: Pa
     prose = notebook()
     prose["cells"].append({"cell_type": "markdown", "source": "# A title"})
     assert fp.fingerprint(prose, root) == before
+
+
+def test_a_quiz_matters_to_the_chapter_that_shows_it(root: Path) -> None:
+    shown, other = notebook("quiz.show('quizzes/01.json')"), notebook("1")
+    before = fp.fingerprint(shown, root), fp.fingerprint(other, root)
+    (root / "book/quizzes/01.json").write_text("[]")
+    assert fp.fingerprint(shown, root) != before[0] and fp.fingerprint(other, root) == before[1]
 
 
 def test_artifacts_matter_to_a_chapter_whose_modules_speak_of_them(root: Path) -> None:
