@@ -39,7 +39,8 @@ class Mutation:
 
 
 LAB, BINS, LOSSES, CODES = "lab", "bins", "losses", "autoencoder"
-SEEING, ELBO, TRICK = "01_seeing_in_lab", "04_elbo", "05_reparameterization"
+SEEING, LINEAR, ELBO = "01_seeing_in_lab", "03_autoencoders", "04_elbo"
+TRICK, LEVELS = "05_reparameterization", "07_hierarchical_vae"
 
 MUTATIONS = (
     Mutation("an entry of the matrix from RGB to XYZ", SEEING, LAB, "0.357580", "0.347580"),
@@ -77,6 +78,15 @@ MUTATIONS = (
         "return (mu + (0.5 * logvar).exp() * eps).detach()",
     ),
     Mutation("no noise", TRICK, CODES, "return mu + (0.5 * logvar).exp() * eps", "return mu + (0.5 * logvar).exp()"),
+    Mutation("evenly spread noise", TRICK, CODES, "eps = torch.randn(mu.shape", "eps = torch.rand(mu.shape"),
+    Mutation("a projection without the mean", LINEAR, CODES, "return self.mean + (rows - self.mean) @", "return (rows - self.mean) @"),
+    Mutation(
+        "a variance for its inverse between levels",
+        LEVELS,
+        CODES,
+        "0.5 * (prior_logvar - logvar + distance)",
+        "0.5 * (logvar - prior_logvar + distance)",
+    ),
 )
 
 
@@ -114,7 +124,7 @@ def failures(chapter: str, root: Path) -> list[str]:
     """Run a chapter by nbval in the tree at `root`; return the texts of the cells that fail, the first first."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
-        command = ["-m", "pytest", f"book/{chapter}.ipynb", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        command = ["-m", "pytest", f"book/{chapter}.ipynb", "-q", "--color=no", "-p", "no:cacheprovider", f"--junitxml={report}"]
         environment = chapter_environment(os.environ) | THREADS | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
         subprocess.run([sys.executable, *command], cwd=root, env=environment, capture_output=True, timeout=LONGEST_SECONDS, check=False)
         if not report.is_file():

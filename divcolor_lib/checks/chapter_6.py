@@ -132,8 +132,8 @@ def warm_up(trial: Trial, answer: Any) -> None:
     start, end = 100, 300
     steps = [0, 99, 100, 150, 200, 299, 300, 301, 1000]
     got = [trial.call(answer, step, start, end) for step in steps]
-    for each in got:
-        trial.shape("the factor", each, ())
+    odd = [each for each in got if not isinstance(each, (int, float)) and getattr(each, "shape", None) != ()]
+    trial.shape("the factor", odd[0] if odd else got[0], ())
     values = dict(zip(steps, (float(each) for each in got)))
     trial.need(values[1000] <= 1 + 1e-6, "it never exceeds 1", "it grows beyond 1 after the end: it is not kept at 1")
     trial.need(min(values.values()) >= -1e-6, "it is never negative", "it is negative before the start: it is not kept at 0")

@@ -10,6 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,7 +39,8 @@ def toy_curve(
         axes.plot(curve[:, 0], curve[:, 1], color=PALETTE[0], linewidth=2.5, label="decoder $f(z)$")
         for value, (a, b) in marks.items():
             axes.plot(a, b, "s", color=PALETTE[1], markersize=8)
-            axes.annotate(f"z = {value:g}", (a, b), textcoords="offset points", xytext=(8, 6), color=PALETTE[1], fontweight="bold")
+            label = axes.annotate(f"z = {value:g}", (a, b), textcoords="offset points", xytext=(8, 6), color=PALETTE[1], fontweight="bold")
+            label.set_path_effects([withStroke(linewidth=3, foreground="white")])
         for name, (a, b) in names.items():
             axes.text(1.42 * a, 1.32 * b, name, ha="center", va="center", style="italic")
         axes.axhline(0, color="#cccccc", linewidth=0.8, zorder=0)

@@ -42,7 +42,8 @@ def tables() -> list[tuple[str, list[list[str]]]]:
     for heading, text in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE):
         lines = [line for line in text.splitlines() if line.startswith("|")]
         rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
-        found.append((heading, [rows[0], *rows[2:]]))
+        if rows:
+            found.append((heading, [rows[0], *rows[2:]]))
     return found
 
 
