@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -223,6 +224,14 @@ def test_all_chapters_together_are_quick_and_small() -> None:
     seconds = {name: notebooks.read(path)["metadata"].get("divcolor", {}).get("seconds", 0) for name, path in zip(NAMES, CHAPTERS)}
     assert notebooks.too_slow(seconds) == []
     assert notebooks.too_large_together({name: path.stat().st_size for name, path in zip(NAMES, CHAPTERS)}) == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_promises_about_the_time_that_was_measured(path: Path) -> None:
+    notebook = notebooks.read(path)
+    sources = "\n".join(notebooks.text_of(cell["source"]) for _, cell in notebooks.code_cells(notebook))
+    (minutes,) = re.findall(r"runtime\.contract\(\w+, minutes=([\d.]+)", sources)
+    assert 0.5 < 60 * float(minutes) / notebook["metadata"]["divcolor"]["seconds"] < 3
 
 
 def test_there_is_a_chapter() -> None:
