@@ -378,6 +378,7 @@ def calls(dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
         "gradient_error": lambda: losses.gradient_error(prediction, truth),
         "kl_to_standard_normal": lambda: losses.kl_to_standard_normal(mu, logvar),
         "kl_per_dimension": lambda: losses.kl_per_dimension(mu, logvar),
+        "kl_between_normals": lambda: losses.kl_between_normals(mu, logvar, logvar, mu),
         "mixture_nll": lambda: losses.mixture_nll(mixture, mu),
         "nearest_component_bound": lambda: losses.nearest_component_bound(mixture, mu),
         "representative_loss": lambda: losses.representative_loss(logits, codes, mu, precision),
