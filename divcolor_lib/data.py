@@ -424,6 +424,7 @@ class PhotoFields:
         return len(self.images)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `gray` `(B, 1, H, W)` and `ab` `(B, 2, H, W)` of these images, converted now."""
         return split(self.images[_to_device(indices, self.images.device)])
 
 
@@ -439,6 +440,7 @@ class TensorFields:
         return len(self.gray)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `gray` `(B, 1, H, W)` and `ab` `(B, 2, H, W)` of these images, float32."""
         gray = self.gray[_to_device(indices, self.gray.device)]
         return gray.float(), self.ab[_to_device(indices, self.ab.device)].float()
 

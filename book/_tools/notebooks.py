@@ -59,6 +59,7 @@ def markdown_cells(notebook: Notebook) -> list[tuple[str, str]]:
 
 
 def tags(cell: dict[str, Any]) -> set[str]:
+    """Return the tags of a cell."""
     return set(cell.get("metadata", {}).get("tags", []))
 
 
@@ -123,6 +124,7 @@ def cell_never_checked(notebook: Notebook) -> list[str]:
 
 
 def stored_error(notebook: Notebook) -> list[str]:
+    """A traceback does not belong on a page."""
     return [
         f"{where} stores an error"
         for where, cell in code_cells(notebook)
@@ -147,6 +149,7 @@ def widget(notebook: Notebook) -> list[str]:
 
 
 def picture_without_alt(notebook: Notebook) -> list[str]:
+    """Every picture has a text for readers who do not see it."""
     shown = [(where, cell) for where, cell in code_cells(notebook) if pictures(cell)]
     alt = [(where, cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")) for where, cell in shown]
     return [f"{where} shows a picture without alternative text (mystnb.image.alt)" for where, text in alt if not text.strip()]
@@ -310,6 +313,7 @@ def not_normal(notebook: Notebook) -> list[str]:
 
 
 def too_large(notebook: Notebook) -> list[str]:
+    """A notebook stays small enough for GitHub and Colab to show it."""
     size = len(as_text(notebook).encode())
     return [f"the notebook has {size / 1e6:.2f} MB; at most {LARGEST_NOTEBOOK / 1e6:g} are allowed"] if size > LARGEST_NOTEBOOK else []
 
@@ -375,6 +379,7 @@ def too_slow(seconds: dict[str, float]) -> list[str]:
 
 
 def too_large_together(sizes: dict[str, int]) -> list[str]:
+    """All notebooks together stay small enough to be cloned by a whole class."""
     total = sum(sizes.values())
     return [f"all notebooks have {total / 1e6:.1f} MB; at most {LARGEST_BOOK / 1e6:g} are allowed"] if total > LARGEST_BOOK else []
 

@@ -41,10 +41,12 @@ def without_a_display(requirements):  # type: (str) -> str
 
 
 def run(*command):  # type: (object) -> subprocess.CompletedProcess[str]
+    """Run a command and keep what it prints."""
     return subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
 
 
 def main():  # type: () -> None
+    """Make `.venv` and install what is missing, or do nothing if all that decides it is unchanged."""
     python = VENV / "bin" / "python"
     if STAMP.is_file() and STAMP.read_text().strip() == key() and python.exists():
         return
@@ -88,6 +90,7 @@ def install(python):  # type: (Path) -> None
 
 
 def install_text(pip, requirements):  # type: (list[object], str) -> None
+    """Install requirements given as text."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder) / "requirements.txt"
         wanted.write_text(requirements, encoding="utf-8")

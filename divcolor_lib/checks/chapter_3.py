@@ -14,6 +14,7 @@ from . import Trial, exercise
 
 @exercise
 def pca_by_eigenvalues(trial: Trial, answer: Any) -> None:
+    """From rows (N, M) and D to the mean (M,), the components (D, M) and the variances (D,) of PCA."""
     rows = trial.numbers(60, 5).double() * torch.tensor([3.0, 2.0, 1.4, 0.8, 0.3]) @ _rotation(trial, 5) + 4.0
     result = trial.call(answer, rows, 3)
     if not isinstance(result, tuple) or len(result) != 3:
@@ -49,6 +50,7 @@ def pca_by_eigenvalues(trial: Trial, answer: Any) -> None:
 
 @exercise
 def principal_angles(trial: Trial, answer: Any) -> None:
+    """From two bases (M, D) to the principal angles (D,) between their spans, in radians, smallest first."""
     basis = _rotation(trial, 7)
     theta = torch.tensor([0.2, 0.7, 1.3], dtype=torch.float64)
     first = basis[:, :3]
@@ -81,6 +83,7 @@ def principal_angles(trial: Trial, answer: Any) -> None:
 
 @exercise
 def rms_errors(trial: Trial, answer: Any) -> None:
+    """From all M variances to the RMS error per number of PCA with 0, 1, ..., M components, (M + 1,)."""
     rows = trial.numbers(80, 6).double() * torch.tensor([2.0, 1.5, 1.0, 0.7, 0.4, 0.2]) @ _rotation(trial, 6)
     rows = rows - rows.mean(0)
     _, singular, directions = torch.linalg.svd(rows, full_matrices=False)
@@ -113,6 +116,7 @@ def rms_errors(trial: Trial, answer: Any) -> None:
 
 @exercise
 def denoising_loss(trial: Trial, answer: Any) -> None:
+    """From an autoencoder, rows x and noise, both (N, M), to the loss of a denoising autoencoder."""
     model = _bent(trial, 6, 3)
     x, noise = trial.numbers(5, 6), 0.7 * trial.numbers(5, 6)
     found = trial.call(answer, model, x, noise)
@@ -141,6 +145,7 @@ def denoising_loss(trial: Trial, answer: Any) -> None:
 
 @exercise
 def contractive_penalty(trial: Trial, answer: Any) -> None:
+    """From an encoder and rows (N, M) to the sum of its squared slopes, as a mean over the rows."""
     x = trial.numbers(5, 4)
     matrix = trial.numbers(3, 4).requires_grad_()
 
@@ -183,6 +188,7 @@ def contractive_penalty(trial: Trial, answer: Any) -> None:
 
 @exercise
 def sparse_loss(trial: Trial, answer: Any) -> None:
+    """From an autoencoder, rows (N, M) and a weight to squared error plus weight times sum of |z_d|, as a mean over the rows."""
     model = _bent(trial, 4, 6)
     x, weight = trial.numbers(5, 4), 0.3
     found = trial.call(answer, model, x, weight)

@@ -22,6 +22,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @exercise
 def exact_posterior(trial: Trial, answer: Any) -> None:
+    """From a prior (K,) and log likelihoods (K,) to the posterior (K,) and the log evidence."""
     prior = trial.uniform(4, low=0.1).double()
     prior = prior / prior.sum()
     likelihood = trial.uniform(4, low=0.05, high=0.9).double()
@@ -59,6 +60,7 @@ def exact_posterior(trial: Trial, answer: Any) -> None:
 
 @exercise
 def gaussian_kl(trial: Trial, answer: Any) -> None:
+    """From mu and logvar, both (N, D), to the KL from N(0, I) of each row, (N,), in nats."""
     mu, logvar = trial.numbers(5, 3), trial.numbers(5, 3)
     found = trial.call(answer, mu, logvar)
     if isinstance(found, Tensor) and found.shape == ():
@@ -101,6 +103,7 @@ def gaussian_kl(trial: Trial, answer: Any) -> None:
 
 @exercise
 def ppca_elbo(trial: Trial, answer: Any) -> None:
+    """From rows x, the model (mean, W, noise) and a diagonal guess (mu, logvar) to the ELBO of each row, (N,), in nats."""
     rows, length, latent, noise = 6, 4, 2, 0.4
     W, mean = trial.numbers(length, latent).double(), trial.numbers(length).double()
     x, mu = trial.numbers(rows, length).double(), trial.numbers(rows, latent).double()
@@ -140,6 +143,7 @@ def ppca_elbo(trial: Trial, answer: Any) -> None:
 
 @exercise
 def importance_bound(trial: Trial, answer: Any) -> None:
+    """From log weights (S, N) to the importance-weighted bound of each row, (N,)."""
     log_w = 2 * trial.numbers(7, 4).double() - 3
     found = trial.call(answer, log_w)
     if isinstance(found, Tensor) and tuple(found.shape) == (7,):
@@ -170,6 +174,7 @@ def importance_bound(trial: Trial, answer: Any) -> None:
 
 @exercise
 def implied_beta(trial: Trial, answer: Any) -> None:
+    """From how reconstruction and KL are reduced, and M, D and B, to the beta that the loss implies."""
     B, M, D = 4, 10, 3
     first = trial.call(answer, "sum", "sum", M, D, B)
     trial.shape("the result", first, ())
@@ -203,6 +208,7 @@ def implied_beta(trial: Trial, answer: Any) -> None:
 
 @exercise
 def gaussian_nll(trial: Trial, answer: Any) -> None:
+    """From rows (N, M), their means and sigma_x to the negative log-likelihood of a row, constant included, as a mean over the rows."""
     x, mean, noise = trial.numbers(5, 6), trial.numbers(5, 6), torch.tensor(0.3)
     found = trial.call(answer, x, mean, noise)
     trial.shape("the result", found, ())
