@@ -46,7 +46,7 @@ from .portraits import Portraits
 from .runtime import best_precision, machine
 from .train import RECIPES, Recipe, Trained, train_colorizer
 
-PORTRAIT_COUNTS = {"train": 12000, "val": 500, "test": 1000}
+PORTRAIT_COUNTS = {"train": 24000, "val": 500, "test": 1000}
 PORTRAIT_SEED = 7
 RESULTS = Path("book") / "results"
 

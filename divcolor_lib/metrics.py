@@ -85,14 +85,17 @@ class Anchors:
     regressor: ColorRegressor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that a checkpoint keeps; components as bytes, since only their direction matters."""
+        """Return the tensors that a checkpoint keeps: components as bytes, since only their direction matters, and centers as
+        bytes in steps of their largest value over 127, which is finer than an eye sees."""
         components = self.pca.components
+        step = (self.clusters.abs().amax() / 127).clamp(min=1e-6)
         return {
             "mean": self.pca.mean,
             "components": (components * (127 / components.abs().amax(1, keepdim=True))).round().to(torch.int8),
             "variances": self.pca.variances,
             "total_variance": torch.tensor(self.pca.total_variance),
-            "clusters": self.clusters,
+            "clusters": (self.clusters / step).round().to(torch.int8),
+            "cluster_step": step,
         }
 
     @staticmethod
@@ -108,7 +111,8 @@ class Anchors:
         rows, upper = torch.linalg.qr(tensors["components"].float().T)
         components = (rows * upper.diagonal().sign()).T
         pca = PCA(tensors["mean"], components, tensors["variances"], float(tensors["total_variance"]))
-        return Anchors(pca, tensors["clusters"], regressor)
+        clusters = tensors["clusters"].float() * tensors.get("cluster_step", torch.ones(()))  # older files keep floats, without a step
+        return Anchors(pca, clusters, regressor)
 
     def outputs(self, row: str, gray: Tensor, truth: Tensor) -> Tensor:
         """Return the colorizations `(N, K, 2, H, W)` of an anchor row; the oracles look at the truth."""

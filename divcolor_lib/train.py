@@ -744,9 +744,9 @@ RECIPES = {
     "portraits": Recipe(
         "portraits",
         CVAEConfig(latent=8, width=0.25),
-        MDNConfig(latent=8, width=0.35),
+        MDNConfig(latent=8, width=0.5, dropout=0.1),
         Objective(),
-        **_fits(800, 2000, 2000, flip=False),
+        **_fits(1200, 5000, 4000, flip=False),
     ),
     "portraits-reference": Recipe(
         "portraits-reference",
@@ -755,6 +755,6 @@ RECIPES = {
         Objective(reference=True),
         regressor_width=0.25,
         mdn_loss="reference",
-        **_fits(800, 2000, 2000, flip=False),
+        **_fits(1200, 5000, 4000, flip=False),
     ),
 }
