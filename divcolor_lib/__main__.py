@@ -42,12 +42,10 @@ from .errors import ConfigError, DataError, DivcolorError, check_writable, whole
 from .metrics import KS, Row, evaluate, fit_anchors, oracle_gap, portrait_scores
 from .metrics import errors as errors_of
 from .plots import chapter_0
-from .portraits import Portraits
+from .portraits import PORTRAIT_COUNTS, PORTRAIT_SEED, Portraits
 from .runtime import best_precision, machine
 from .train import RECIPES, Recipe, Trained, train_colorizer
 
-PORTRAIT_COUNTS = {"train": 24000, "val": 500, "test": 1000}
-PORTRAIT_SEED = 7
 RESULTS = Path("book") / "results"
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .cvae import CVAE, ColorRegressor, CVAEConfig, load_exactly
 from .errors import CheckpointError, ConfigError, ImageError, check_finite, check_shape
+from .features import mdn_inputs
 from .lab import AB_SCALE, L_SCALE, SIZE, area_weights, lab_to_rgb, read_image, resize_area, rgb_to_lab, to_gamut, to_uint8
 from .mdn import MDN, MDNConfig
 from .runtime import evaluating, generator
@@ -64,6 +65,7 @@ class Colorizer:
         manifest: what the checkpoint says of itself: configuration, data, metrics, versions.
         regressor: the regression network of the anchor rows, if the checkpoint has one.
         anchors: tensors of the other anchor rows, as `metrics.Anchors` reads them.
+        zhang: Zhang's network, if the MDN reads its features; it is not part of the checkpoint.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class Colorizer:
         manifest: Mapping[str, Any] | None = None,
         regressor: ColorRegressor | None = None,
         anchors: Mapping[str, Tensor] | None = None,
+        zhang: nn.Module | None = None,
     ) -> None:
+        self.zhang = zhang
         self.cvae, self.mdn, self.regressor = cvae.eval(), mdn.eval(), regressor.eval() if regressor else None
         self.manifest, self.anchors = dict(manifest or {}), dict(anchors or {})
 
@@ -99,8 +103,11 @@ class Colorizer:
             return Colorizer.from_checkpoint(path, device)
 
     @staticmethod
-    def from_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Colorizer:
+    def from_checkpoint(path: str | Path, device: torch.device | str = "cpu", zhang: nn.Module | None = None) -> Colorizer:
         """Load a checkpoint that `save` wrote.
+
+        Args:
+            zhang: Zhang's network, if the checkpoint's MDN reads its features.
 
         Raises:
             CheckpointError: the file is absent, damaged, or its tensors do not fit the architecture it names.
@@ -123,7 +130,8 @@ class Colorizer:
         mdn = load_exactly(MDN.build(mdn_config), part("mdn"), f"{path}, MDN").to(device)
         if regressor is not None:
             regressor = load_exactly(regressor, part("regressor"), f"{path}, regression network").to(device)
-        return Colorizer(cvae, mdn, manifest, regressor, {name: value.to(device) for name, value in part("anchors").items()})
+        anchors = {name: value.to(device) for name, value in part("anchors").items()}
+        return Colorizer(cvae, mdn, manifest, regressor, anchors, zhang)
 
     def save(self, path: str | Path) -> None:
         """Write networks, anchors and manifest to one safetensors file, floats in half precision.
@@ -156,7 +164,7 @@ class Colorizer:
         check_shape("gray", gray, (None, 1, SIZE, SIZE))
         with evaluating(self.cvae, self.mdn):
             features = self.cvae.gray_features(gray)
-            weights, codes = self.mdn.representatives(features[-1])
+            weights, codes = self.mdn.representatives(mdn_inputs(self.mdn.config.features, gray, features, self.zhang))
             weights, order = weights.sort(dim=1, descending=True, stable=True)
             codes = codes.gather(1, order[..., None].expand_as(codes))
             return self.cvae.decode_features(codes[:, :n], features), weights[:, :n]
@@ -170,7 +178,7 @@ class Colorizer:
         check_shape("gray", gray, (None, 1, SIZE, SIZE))
         with evaluating(self.cvae, self.mdn):
             features = self.cvae.gray_features(gray)
-            mixture = self.mdn(features[-1])
+            mixture = self.mdn(mdn_inputs(self.mdn.config.features, gray, features, self.zhang))
             chosen = torch.multinomial(mixture.mixture_distribution.probs.cpu(), n, replacement=True, generator=noise).to(gray.device)
             pick = chosen[..., None].expand(-1, -1, self.cvae.config.latent)
             mean = mixture.component_distribution.base_dist.loc.gather(1, pick)

@@ -43,12 +43,15 @@ class CVAEConfig:
         latent: D, the number of dimensions of the code: 64 in the published code.
         width: multiplies every channel count; 1 is full width.
         dropout: share of the color encoder's last features that training drops (reference design only; 0.7 in the published code).
+        skips: how many of the gray encoder's four maps the decoder sees, the coarsest first; the others reach it as zeros.
+            Both designs use all four; fewer serve to show what the skips are for.
     """
 
     design: str = "unet"
     latent: int = 16
     width: float = 1.0
     dropout: float = 0.7
+    skips: int = 4
 
     def __post_init__(self) -> None:
         if self.design not in DESIGNS:
@@ -59,6 +62,8 @@ class CVAEConfig:
                 "CVAEConfig",
                 "Use latent >= 1, 0 < width <= 4 and 0 <= dropout < 1.",
             )
+        if not 1 <= self.skips <= 4:
+            raise ConfigError(f"the decoder cannot see {self.skips} maps", "CVAEConfig.skips", "The gray encoder has four; use 1 to 4.")
 
 
 class CVAE(nn.Module):
@@ -129,6 +134,11 @@ class CVAE(nn.Module):
         check_shape("gray", gray, (None, 1, 64, 64))
         check_shape("z", z, (gray.shape[0], None, self.config.latent))
         return self.decode_features(z, self.gray_features(gray))
+
+    def _seen(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the maps as the decoder sees them, the hidden ones as zeros."""
+        hidden = len(features) - self.config.skips
+        return [torch.zeros_like(feature) if level < hidden else feature for level, feature in enumerate(features)]
 
     def forward(self, ab: Tensor, gray: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Encode, draw one code, decode: `(reconstruction, mu, logvar)`."""
@@ -211,7 +221,7 @@ class ReferenceCVAE(CVAE):
         """
         images, codes, latent = z.shape
         x = z.reshape(images * codes, latent, 1, 1).expand(-1, -1, 4, 4)
-        for level, skip in enumerate(reversed(features), start=1):
+        for level, skip in enumerate(reversed(self._seen(features)), start=1):
             if level > 1:
                 x = _twice(x)
             x = self._batch_norm("dec", level, F.relu(self._joined(level, x, skip, codes)))
@@ -294,7 +304,7 @@ class UNetCVAE(CVAE):
 
     def decode_features(self, z: Tensor, features: list[Tensor]) -> Tensor:
         """Decode codes `(B, K, D)`."""
-        codes = z.shape[1]
+        codes, features = z.shape[1], self._seen(features)
         if codes > 1:
             features = [feature.repeat_interleave(codes, dim=0) for feature in features]
         painted: Tensor = self.painter(features, z.flatten(0, 1))

@@ -38,6 +38,8 @@ from tqdm import tqdm
 
 from .errors import CheckpointError, ConfigError, DataError, ImageError, ShapeError, StorageError, check_shape, whole_file
 from .lab import SIZE, read_image, resize_area, rgb_to_lab, split
+from .portraits import PORTRAIT_COUNTS, PORTRAIT_SEED, Portraits
+from .runtime import Runtime
 
 SPLIT_SEED = 2017
 FRACTIONS = (0.90, 0.04, 0.06)
@@ -563,6 +565,52 @@ class Batches:
         self._order = torch.randperm(len(self.source), generator=self._generator)
         # Drawn in either case: a stream with flips then shows the same images as one without.
         self._mirrored = torch.rand(len(self.source), generator=self._generator) < 0.5
+
+
+class Course(NamedTuple):
+    """What a chapter trains and measures on, on the device of its runtime.
+
+    Attributes:
+        train, val: gray images and color fields; no person is in both.
+        groups: the person of each image of `val`; every portrait is a person of its own.
+        portraits: the portraits behind `val`, whose posterior is known; `None` for photographs.
+    """
+
+    train: FieldSource
+    val: FieldSource
+    groups: tuple[str, ...]
+    portraits: Portraits | None
+
+
+def course(runtime: Runtime, train: int, val: int) -> Course:
+    """Return the first `train` training and `val` validation images of the runtime's data set: portraits, or LFW.
+
+    Portraits come from the same seeds as those of the shipped networks. LFW comes from the folder `DIVCOLOR_DATA`, without
+    single-tint photographs, split by person; where it has fewer images, all come.
+
+    Raises:
+        ConfigError: the data set is LFW and no folder was named.
+        DataError: the folder holds no photographs that can be used.
+    """
+    if runtime.dataset == "portraits":
+        sources = {}
+        portraits = {}
+        for part, count, seed in (("train", train, PORTRAIT_SEED), ("val", val, PORTRAIT_SEED + list(PORTRAIT_COUNTS).index("val"))):
+            portraits[part] = Portraits(count, seed=seed)
+            fields = converted(portraits[part])
+            sources[part] = TensorFields(fields.gray.to(runtime.device), fields.ab.to(runtime.device))
+        return Course(sources["train"], sources["val"], tuple(str(index) for index in range(val)), portraits["val"])
+    if runtime.data is None:
+        raise ConfigError(
+            "the data set is LFW, but no folder was named",
+            "DIVCOLOR_DATA",
+            "Set it to the folder that holds lfw-deepfunneled, or set DIVCOLOR_DATASET=portraits.",
+        )
+    photos = without_single_tint(load(runtime.data))
+    parts = split_by_group(photos.groups, SPLIT_SEED)
+    fields_of = PhotoFields(photos.images, runtime.device)
+    chosen = parts.val[:val]
+    return Course(subset(fields_of, parts.train[:train]), subset(fields_of, chosen), tuple(photos.groups[i] for i in chosen), None)
 
 
 class ColorDataset(Dataset[dict[str, Any]]):

@@ -25,6 +25,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from .cvae import REFERENCE_LATENT, load_exactly
 from .errors import CheckpointError, ConfigError, check_shape
+from .features import KINDS
 
 DESIGNS = ("heads", "reference")
 REFERENCE_LAYERS = ((384, 1), (320, 1), (288, 1), (256, 2), (128, 1), (96, 2), (64, 2))
@@ -46,6 +47,7 @@ class MDNConfig:
         scale: `None` learns a scale for each component and dimension, with a floor of 0.05; a number fixes it.
             A fixed scale fails where dimensions of the code are inactive: their codes have variance 1.
         dropout: share of the last features that training drops. The published code has 0.7, twice.
+        features: what it reads: `encoder`, the coarsest map of the CVAE's gray encoder, or another kind of `features.KINDS`.
     """
 
     design: str = "heads"
@@ -56,11 +58,14 @@ class MDNConfig:
     width: float = 1.0
     scale: float | None = None
     dropout: float = 0.2
+    features: str = "encoder"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", tuple(self.inputs))
         if self.design not in DESIGNS:
             raise ConfigError(f"unknown design `{self.design}`", "MDNConfig.design", f"Use one of {', '.join(DESIGNS)}.")
+        if self.features not in KINDS:
+            raise ConfigError(f"unknown features `{self.features}`", "MDNConfig.features", f"Use one of {', '.join(KINDS)}.")
         sizes = (*self.inputs, self.latent, self.components, self.representatives)
         if len(self.inputs) != 3 or min(sizes) < 1 or not 0 < self.width <= 4 or not 0 <= self.dropout < 1:
             raise ConfigError(f"no network can be built from {self}", "MDNConfig", "Sizes start at 1, width at 0, dropout is below 1.")

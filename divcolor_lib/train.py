@@ -30,7 +30,7 @@ from .bins import WeightTable, gamut_bins, inverse_weights, prior, zhang_weights
 from .cvae import CVAE, ColorRegressor, CVAEConfig, UNetCVAE, load_exactly
 from .data import Batches, FieldSource
 from .errors import CheckpointError, ConfigError, TrainingError, whole_file
-from .features import code_table
+from .features import code_table, input_shape
 from .losses import (
     gaussian_reconstruction,
     gradient_error,
@@ -598,12 +598,14 @@ def train_colorizer(
     stage: str = "all",
     on_step: Callable[[str, int, Trained], None] | None = None,
     progress: bool = True,
+    zhang: nn.Module | None = None,
 ) -> Trained:
     """Run the recipe's stages, or go on where they stopped, and return the networks.
 
     Args:
         stage: `cvae` stops after the CVAE; `mdn` wants a finished CVAE in `folder`; `all` does both.
         on_step: called after each step with the stage, its step, and the networks as they stand (averaged weights).
+        zhang: Zhang's network, if the recipe's MDN reads its features.
 
     Raises:
         ConfigError: an unknown stage.
@@ -640,7 +642,7 @@ def train_colorizer(
     run("cvae", CVAETask(cvae, recipe.objective, validation, recipe.cvae_fit.batch, weights, pca), training, recipe.cvae_fit)
     if stage == "cvae":
         return trained
-    trained.mdn = _mdn_stage(recipe, cvae, training, validation, run, progress)
+    trained.mdn = _mdn_stage(recipe, cvae, training, validation, run, progress, zhang)
     return trained
 
 
@@ -659,13 +661,15 @@ def _mdn_stage(
     validation: FieldSource,
     run: Callable[[str, Task, FieldSource, FitConfig], None],
     progress: bool,
+    zhang: nn.Module | None,
 ) -> MDN:
     """Make the code tables once, start the means at their cluster centers, and train the MDN."""
-    config = recipe.mdn_fit
-    source = _codes(cvae, training, config, mirrored=config.flip, progress=progress)
-    known = _codes(cvae, validation, config, mirrored=False, progress=progress)
+    config, kind = recipe.mdn_fit, recipe.mdn.features
+    source = _codes(cvae, training, config, config.flip, progress, kind, zhang)
+    known = _codes(cvae, validation, config, False, progress, kind, zhang)
     torch.manual_seed(config.seed)
-    mdn = MDN.build(replace(recipe.mdn, inputs=cvae.feature_shape, latent=recipe.cvae.latent)).to(source.codes.device)
+    inputs = input_shape(kind, cvae, zhang)
+    mdn = MDN.build(replace(recipe.mdn, inputs=inputs, latent=recipe.cvae.latent)).to(source.codes.device)
     if recipe.mdn_loss != "reference":
         mu = source.codes[:, : recipe.cvae.latent]
         mdn.initialize(kmeans(mu, max(mdn.config.components, mdn.config.representatives), seed=config.seed))
@@ -673,11 +677,13 @@ def _mdn_stage(
     return mdn
 
 
-def _codes(cvae: CVAE, source: FieldSource, config: FitConfig, mirrored: bool, progress: bool) -> CodeSource:
-    parts = [
-        code_table(cvae, ((g.flip(-1), c.flip(-1)) if mirror else (g, c) for g, c in _chunks(source, 256)), config.precision, progress)
-        for mirror in ((False, True) if mirrored else (False,))
-    ]
+def _codes(
+    cvae: CVAE, source: FieldSource, config: FitConfig, mirrored: bool, progress: bool, kind: str, zhang: nn.Module | None
+) -> CodeSource:
+    parts = []
+    for mirror in (False, True) if mirrored else (False,):
+        batches = ((g.flip(-1), c.flip(-1)) if mirror else (g, c) for g, c in _chunks(source, 256))
+        parts.append(code_table(cvae, batches, config.precision, progress, kind, zhang))
     features, mu, logvar = (torch.cat(tensors) for tensors in zip(*parts))
     return CodeSource(features, torch.cat([mu, logvar], dim=1))
 
