@@ -96,7 +96,9 @@ def test_the_portraits_model_finds_the_modes_that_its_manifest_says_it_finds() -
     assert measured["rows"][0]["eob@8"] == pytest.approx(row(manifest("portraits"), "model")["eob@8"], rel=0.01)
     scores = measured["portraits"]
     assert scores["recall"] >= 0.9 and scores["precision"] >= 0.9
+    assert scores["calibration"] <= 0.10
     assert scores["calibration"] < scores["cue-blind calibration"] / 3
+    assert scores["oracle gap"] <= 0.15
 
 
 def test_eight_answers_come_closer_to_a_portrait_than_one() -> None:
