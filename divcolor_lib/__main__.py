@@ -1,4 +1,4 @@
-"""The command line: `python -m divcolor_lib train | evaluate | colorize | data`.
+"""The command line: `python -m divcolor_lib train | evaluate | ablate | colorize | data`.
 
 Exit codes: 0 done; 1 something could not be read, written or trained; 2 a wrong argument; 130 interrupted.
 """
@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 something could not be read, written or trained; 2 a wrong
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -20,8 +21,10 @@ from typing import Any
 import torch
 from matplotlib.backend_bases import FigureCanvasBase
 from PIL import Image
+from torch import Tensor
 
 from . import __version__, plots
+from .ablation import STEPS, ablate, variants
 from .colorize import Box, Colorizations, Colorizer
 from .data import (
     FRACTIONS,
@@ -32,14 +35,16 @@ from .data import (
     TensorFields,
     content_hash,
     converted,
-    is_single_tint,
+    face_tone,
+    leakage,
     load,
     split_by_group,
+    statement,
     subset,
     without_single_tint,
 )
 from .errors import ConfigError, DataError, DivcolorError, check_writable, whole_file
-from .metrics import KS, Row, evaluate, fit_anchors, oracle_gap, portrait_scores
+from .metrics import KS, Row, bootstrap_difference, by_label, evaluate, fit_anchors, oracle_gap, portrait_scores
 from .metrics import errors as errors_of
 from .plots import chapter_0
 from .portraits import PORTRAIT_COUNTS, PORTRAIT_SEED, Portraits
@@ -77,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Each command has its own help: python -m divcolor_lib colorize --help",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="train | evaluate | colorize | data")
+    commands = parser.add_subparsers(required=True, metavar="train | evaluate | ablate | colorize | data")
 
     train = _command(
         commands,
@@ -124,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--checkpoint", type=Path, help="a trained colorizer (default: the one that ships with the library)")
     evaluation.add_argument("--samples", type=_natural, default=0, metavar="N", help="also the error of the best of N samples from p(z|G)")
     evaluation.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
+    evaluation.add_argument("--record", metavar="NAME", help=f"write all that was measured, and on what, to {RESULTS}/NAME.json")
     evaluation.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     coloring = _command(
@@ -144,9 +150,38 @@ def _parser() -> argparse.ArgumentParser:
     coloring.add_argument("--grid", type=Path, metavar="FILE", help="write one labeled picture of all instead (one PHOTO only)")
     coloring.add_argument("--seed", type=_natural, default=0, help="of the samples")
 
-    data = _command(commands, "data", _data, "Say what a folder of photographs holds.", "python -m divcolor_lib data lfw-deepfunneled")
+    ablation = _command(
+        commands,
+        "ablate",
+        _ablate,
+        "Train the portraits recipe with one thing changed at a time, and measure every row alike.",
+        "python -m divcolor_lib ablate --record ablations\n"
+        "  python -m divcolor_lib ablate --scale 0.1 --record quick\n\n"
+        "Stopped or killed? The same command goes on from the last checkpoint of the row it was at.",
+    )
+    ablation.add_argument("--record", metavar="NAME", required=True, help=f"write the table to {RESULTS}/NAME.json")
+    ablation.add_argument(
+        "--run", type=Path, default=Path("runs") / "ablations", help="folder for checkpoints on the way (default: runs/ablations)"
+    )
+    ablation.add_argument("--scale", type=float, default=1.0, help="multiply the steps of every stage, e.g. 0.1 for a quick try")
+    ablation.add_argument(
+        "--group", action="append", metavar="GROUP", help="only this group of rows, beside the base rows (may be repeated)"
+    )
+    ablation.add_argument("--profile", choices=("cpu", "gpu"), help="where to train (default: gpu if torch sees one)")
+    ablation.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="default: what the machine multiplies fast")
+
+    data = _command(
+        commands,
+        "data",
+        _data,
+        "Say what a folder of photographs holds: counts, and the tone of the middle of the pictures.",
+        "python -m divcolor_lib data lfw-deepfunneled\n  python -m divcolor_lib data lfw-deepfunneled --record my-faces-data",
+    )
     data.add_argument("folder", type=Path, help="LFW, the reference bundle, or any folder of pictures")
     data.add_argument("--json", action="store_true", help="print JSON")
+    data.add_argument(
+        "--record", metavar="NAME", help=f"write the whole data statement, and how much a split by image leaks, to {RESULTS}/NAME.json"
+    )
     return parser
 
 
@@ -318,7 +353,10 @@ def _commit() -> str:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    if options.record:
+        check_writable(RESULTS)
     colorizer = _colorizer(options.checkpoint, "faces" if options.data else "portraits")
+    images: Tensor | None = None
     if options.data is None:
         part = options.split
         if part == "all":
@@ -327,12 +365,19 @@ def _evaluate(options: argparse.Namespace) -> None:
         source: FieldSource = subset(_portrait_fields(part, colorizer.device), torch.arange(count))
         groups = _numbered(count)
         portraits: Portraits | None = _portraits(part)
+        about = {"kind": "portraits", "seed": PORTRAIT_SEED + list(PORTRAIT_COUNTS).index(part)}
     else:
-        photos = _part(load(options.data), options.split)
+        whole = load(options.data)
+        photos = _part(whole, options.split)
         photos = photos.subset(range(min(options.limit or len(photos), len(photos))))
         source, groups, portraits = PhotoFields(photos.images, colorizer.device), list(photos.groups), None
-    measured = _measured(colorizer, source, groups, portraits, options.samples)
+        images = photos.images
+        about = {"kind": "photographs", "source": whole.source, "sha256": content_hash(whole), "split seed": SPLIT_SEED}
+    measured = _measured(colorizer, source, groups, portraits, options.samples, images)
     measured = {"split": options.split, "checkpoint": colorizer.manifest.get("name", "unknown"), **measured}
+    if options.record:
+        facts = {"name": options.record, "library": __version__, "commit": _commit(), "machine": machine(), "data": about}
+        _write_json(RESULTS / f"{options.record}.json", {**facts, **measured})
     if options.json:
         print(json.dumps(measured, indent=1))
     else:
@@ -353,13 +398,54 @@ def _part(photos: Photos, part: str) -> Photos:
 
 
 def _measured(
-    colorizer: Colorizer, source: FieldSource, groups: list[str], portraits: Portraits | None, samples: int = 0
+    colorizer: Colorizer,
+    source: FieldSource,
+    groups: list[str],
+    portraits: Portraits | None,
+    samples: int = 0,
+    images: Tensor | None = None,
 ) -> dict[str, Any]:
-    rows = evaluate(colorizer, source, groups, samples=samples, progress=sys.stderr.isatty())
+    """Return the table and, for portraits, the scores against the posterior; with `images`, the errors by what can be measured of them."""
+    rows = evaluate(colorizer, source, groups, samples=samples, progress=sys.stderr.isatty(), each=images is not None)
     measured: dict[str, Any] = {"images": len(source), "groups": len(set(groups)), "rows": rows}
     if portraits is not None:
         measured["portraits"] = _against_posterior(colorizer, source, portraits, rows)
+    if images is not None:
+        each = {row["name"]: row.pop("each") for row in rows}
+        measured["each"] = _of_each(each, groups)
+        measured["proxies"] = _by_proxy(each, images, groups)
     return measured
+
+
+EACH_ROWS = ("model", "regression", "k-means 8")
+PROXY_ROWS = ("model", "regression", "mean field")
+
+
+def _of_each(each: dict[str, dict[str, list[float]]], groups: list[str]) -> dict[str, Any]:
+    """Return the errors of every image, and a number for its person: enough to bootstrap, too little to find anybody."""
+    first = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return {"person": [first[group] for group in groups]} | {name: each[name] for name in EACH_ROWS if name in each}
+
+
+def _by_proxy(each: dict[str, dict[str, list[float]]], images: Tensor, groups: list[str]) -> dict[str, Any]:
+    """Return errors by what is computed of a photograph, never by what somebody thinks that it shows."""
+    values = {f"{name} {key}": torch.tensor(found) for name in PROXY_ROWS if name in each for key, found in each[name].items()}
+    light, angle = face_tone(images)
+    pictures = {group: groups.count(group) for group in set(groups)}
+    proxies: dict[str, Any] = {}
+    for proxy, numbers, edges in (
+        ("lightness", light, torch.quantile(light, torch.tensor([1 / 3, 2 / 3])).tolist()),
+        ("typology angle", angle, torch.quantile(angle, torch.tensor([1 / 3, 2 / 3])).tolist()),
+        ("images of the person", torch.tensor([pictures[group] for group in groups]).float(), [1.5, 4.5]),
+    ):
+        labels = [str(band) for band in torch.bucketize(numbers.contiguous(), torch.tensor(edges)).tolist()]
+        differences = {}
+        low, high = (torch.tensor([label == end for label in labels]) for end in (min(labels), max(labels)))
+        for name, value in values.items():
+            with contextlib.suppress(DataError):  # too few people to compare
+                differences[name] = bootstrap_difference(value, high, low, groups)
+        proxies[proxy] = {"edges": edges, "bands": by_label(values, labels, groups), "highest minus lowest band": differences}
+    return proxies
 
 
 def _against_posterior(colorizer: Colorizer, source: FieldSource, portraits: Portraits, rows: list[Row]) -> dict[str, float]:
@@ -387,6 +473,46 @@ def _table(rows: list[Row]) -> str:
             f"{row['name']:16}" + "".join(f"{row[column]:14.2f}" if column == "deltaE@8" else f"{row[column]:14.4f}" for column in columns)
         )
     return "\n".join(lines)
+
+
+# --- ablate ---
+
+ABLATION_COUNTS = {"train": 12000, "val": 300}
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    device = _device(options.profile)
+    if not 0 < options.scale < math.inf:
+        raise ConfigError(f"the scale is {options.scale}", "--scale", "Use a positive number.")
+    precision = options.precision or best_precision(device)
+    rows = variants(precision, options.scale)
+    groups = sorted({row.group for row in rows} - {"base"})
+    if unknown := sorted(set(options.group or ()) - set(groups)):
+        raise ConfigError(f"there is no group `{unknown[0]}`", "--group", f"Use one of {', '.join(groups)}.")
+    rows = [row for row in rows if row.group in ("base", *(options.group or groups))]
+    for folder in (RESULTS, options.run):
+        check_writable(folder)
+    fields: dict[str, FieldSource] = {}
+    for part, count in ABLATION_COUNTS.items():
+        fields[part] = subset(_portrait_fields(part, device), torch.arange(count))
+    started = time.monotonic()
+    table = ablate(rows, fields["train"], fields["val"], _portraits("val"), options.run, device, sys.stderr.isatty())
+    facts = {
+        "name": "ablations",
+        "library": __version__,
+        "commit": _commit(),
+        "machine": machine(),
+        "precision": precision,
+        "data": {"kind": "portraits", "counts": ABLATION_COUNTS, "seed": PORTRAIT_SEED},
+        "steps": {stage: max(1, round(steps * options.scale)) for stage, steps in STEPS.items()},
+        "seconds of this call": round(time.monotonic() - started, 1),
+    }
+    _write_json(RESULTS / f"{options.record}.json", {**facts, "rows": table})
+    for row in table:
+        print(
+            f"{row['group']:12} {row['name']:20} {row['seed']:2}"
+            + "".join(f"{row[column]:10.3f}" for column in ("eob@1", "eob@8", "recall", "calibration"))
+        )
 
 
 # --- colorize ---
@@ -426,16 +552,24 @@ def _write_pictures(result: Colorizations, photo: Path, folder: Path) -> None:
 
 def _data(options: argparse.Namespace) -> None:
     photos = load(options.folder)
-    enough = len(set(photos.groups)) >= len(FRACTIONS)
+    if options.record:
+        check_writable(RESULTS)
+    told = statement(photos)
     facts = {
-        "source": photos.source,
-        "images": len(photos),
-        "people": len(set(photos.groups)),
-        "single tint": int(is_single_tint(photos.images).sum()),
-        "train, val, test images": [len(part) for part in split_by_group(photos.groups, SPLIT_SEED)] if enough else "too few people",
-        "sha256 of the pixels": content_hash(photos),
+        "source": told["source"],
+        "images": told["images"],
+        "people": told["people"],
+        "single tint": told["single tint"],
+        "train, val, test images": told["split"]["images"] if told["split"] else "too few people",
+        "median L of the middle": round(told["L"]["quantiles"][2], 1),
+        "median ITA, degrees": round(told["ITA"]["quantiles"][2], 1),
+        "sha256 of the pixels": told["sha256 of the pixels"],
     }
     print(json.dumps(facts, indent=1) if options.json else "\n".join(f"{name:24} {value}" for name, value in facts.items()))
+    if options.record:
+        about = {"name": options.record, "library": __version__, "commit": _commit(), "machine": machine()}
+        leak = leakage(photos) if told["split"] else None
+        _write_json(RESULTS / f"{options.record}.json", {**about, **told, "leakage": leak})
 
 
 # --- shared ---
