@@ -6,7 +6,8 @@ to the photograph's own lightness at full resolution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .cvae import CVAE, ColorRegressor, CVAEConfig, load_exactly
-from .errors import CheckpointError, ConfigError, ImageError, check_finite, check_shape
+from .errors import CheckpointError, ConfigError, ImageError, ShapeError, check_finite, check_shape
 from .features import mdn_inputs
 from .lab import AB_SCALE, L_SCALE, SIZE, area_weights, lab_to_rgb, read_image, resize_area, rgb_to_lab, to_gamut, to_uint8
 from .mdn import MDN, MDNConfig
@@ -30,6 +31,7 @@ PRETRAINED = ("faces", "portraits")
 SAME_COLORS = 2.0
 BACK_PROJECTIONS = 4
 SAMPLE_ROUNDS = 4
+HINT_TAU = 10.0
 
 Box = tuple[int, int, int, int]
 Inner = tuple[Any, slice, slice]
@@ -55,6 +57,25 @@ class Colorizations:
 
     def __len__(self) -> int:
         return len(self.probabilities)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A color that someone names for a place of a photograph.
+
+    Attributes:
+        where: a box `(left, top, right, bottom)` or a point `(x, y)`, in pixels of the whole photograph, also with a crop.
+        color: sRGB, three whole numbers from 0 to 255. Its hue and chroma count, its lightness does not: that of the photograph
+            is known. What sRGB cannot show at the lightness of the place loses chroma first.
+        tau: in Lab units, how far the place's mean color may lie from the named one, as a standard deviation of a and of b. It
+            holds all that makes them differ: how well the color was named, and how far colorings stray from the few that are
+            weighed. Far above the distances between colorings (about 50) a hint says nothing; far below them (about 3) the
+            nearest coloring takes all, however far it is from the hint.
+    """
+
+    where: tuple[int, ...]
+    color: tuple[int, int, int]
+    tau: float = HINT_TAU
 
 
 class Colorizer:
@@ -186,7 +207,14 @@ class Colorizer:
             eps = torch.randn(mean.shape, generator=noise).to(gray.device)
             return self.cvae.decode_features(mean + scale * eps, features)
 
-    def colorize(self, photo: str | Path | NDArray[np.uint8] | Tensor, n: int = 8, crop: Box | None = None, seed: int = 0) -> Colorizations:
+    def colorize(
+        self,
+        photo: str | Path | NDArray[np.uint8] | Tensor,
+        n: int = 8,
+        crop: Box | None = None,
+        seed: int = 0,
+        hints: Sequence[Hint] = (),
+    ) -> Colorizations:
         """Color a photograph of any size and shape in up to `n` ways.
 
         Any color the photograph has is put aside; only its lightness is used. The whole picture (or the crop) is
@@ -202,20 +230,36 @@ class Colorizer:
             crop: `(left, top, right, bottom)` in pixels; faces color best when cropped as the training faces are, from
                 above the hair to below the chin. Only the crop comes back.
             seed: of the samples.
+            hints: colors that are known for places. They change the probabilities by `hint_weights`, which then sum to one over
+                all colorings, and with them the order; they make no new coloring and drop none before the first `n` are taken.
+                Samples, which have no probability, come in the order in which they fit the hints.
 
         Raises:
             ImageError: the picture cannot be read, or is no photograph.
-            ConfigError: `n` is below 1, or the crop lies outside the picture.
+            ConfigError: `n` is below 1, or the crop lies outside the picture, or a hint outside what is colored.
         """
         if not isinstance(n, (int, np.integer)) or n < 1:
             raise ConfigError(f"{n} colorizations were asked for", "n", "Ask for at least one.")
-        picture = _cropped(_as_picture(photo), crop)
+        whole = _as_picture(photo)
+        picture = _cropped(whole, crop)
+        places = [_placed(hint, whole, crop) for hint in hints]
         lightness = rgb_to_lab(torch.from_numpy(picture).movedim(-1, 0).to(self.device))[:1]
         gray, inner = _squared(lightness[None] / L_SCALE - 1)
         fields, weights = self.predict(gray)
         kept, probabilities = _merged(fields[0][inner], weights[0])
+        wanted = [_wanted(hint, place, lightness, kept) for hint, place in zip(hints, places)]
+        if wanted:
+            given = torch.tensor(probabilities, dtype=torch.float64)
+            for mask, color, tau in wanted:
+                given = hint_weights(given, kept, mask, color, tau)
+            given, order = given.sort(descending=True, stable=True)
+            kept, probabilities = kept[order.to(kept.device)], given.tolist()
         if n > fields.shape[1]:
+            known = len(kept)
             kept = self._with_samples(gray, inner, kept, n, seed)
+            if wanted and len(kept) > known:
+                fit = torch.stack([_hint_log_likelihood(kept[known:], mask[None], color[None], tau) for mask, color, tau in wanted]).sum(0)
+                kept = torch.cat([kept[:known], kept[known:][fit.argsort(descending=True, stable=True)]])
         kept = kept[:n]
         shown: list[float | None] = [*probabilities[:n]]
         shown += [None] * (len(kept) - len(shown))
@@ -230,6 +274,90 @@ class Colorizer:
                 if len(kept) < n and bool((_color_difference(field, kept) >= SAME_COLORS).all()):
                     kept = torch.cat([kept, field[None]])
         return kept
+
+
+def hint_weights(weights: Tensor, fields: Tensor, mask: Tensor, hint: Tensor | Sequence[float], tau: float) -> Tensor:
+    """Return the weights of colorings once the color of a place is known: `(K,)`, float64, summing to one.
+
+    By Bayes' rule, `weight_k * N(hint | c_k, tau^2 I)`, normalized, where c_k is the mean color of the place in coloring k. In
+    log space, so that a hint far from every coloring does not underflow: the nearest one then takes all. A coloring of
+    weight 0 keeps it. Several hints at once count as independent, given the coloring.
+
+    Args:
+        weights: `(K,)`, from 0 on; they need not sum to one.
+        fields: `(K, 2, H, W)`, ab/128.
+        mask: `(H, W)`, or `(n, H, W)` for n hints: bool, or how much each pixel counts, from 0 on.
+        hint: the named color (a, b) in Lab units, `(2,)` or `(n, 2)`.
+        tau: standard deviation of a and of b, in Lab units; see `Hint`.
+
+    Raises:
+        ShapeError: a shape is wrong, a mask is empty, a number is NaN, infinite or negative, or all weights are 0.
+        ConfigError: `tau` is not positive and finite.
+    """
+    check_shape("weights", weights, (None,))
+    check_shape("fields", fields, (len(weights), 2, None, None))
+    color = torch.as_tensor(hint, dtype=torch.float64, device=fields.device)
+    if isinstance(mask, Tensor) and mask.ndim == 2 and color.ndim == 1:
+        mask, color = mask[None], color[None]
+    check_shape("mask", mask, (None, *fields.shape[2:]))
+    check_shape("hint", color, (len(mask), 2))
+    mask = mask.to(fields.device, torch.float64)
+    for name, values in (("weights", weights), ("fields", fields), ("mask", mask), ("hint", color)):
+        check_finite(name, values)
+    for name, values in (("weights", weights), ("mask", mask)):
+        if bool((values < 0).any()):
+            raise ShapeError(f"`{name}` holds a negative number", "hint_weights", "Weights and masks count from 0.")
+    if not bool(mask.flatten(1).any(1).all()):
+        raise ShapeError("the mask is empty", "hint_weights", "Mark at least one pixel; a very small box may lie between the pixels.")
+    if not bool(weights.any()):
+        raise ShapeError("all weights are 0", "hint_weights", "Pass the weights of the colorings, before they are rounded.")
+    if not (isinstance(tau, (int, float)) and math.isfinite(tau) and tau > 0):
+        raise ConfigError(f"`tau` is {tau}", "hint_weights", "Pass a positive number of Lab units, such as 10.")
+    log_likelihood = _hint_log_likelihood(fields, mask, color, tau)
+    return (weights.to(fields.device, torch.float64).log() + log_likelihood).softmax(0)
+
+
+def _hint_log_likelihood(fields: Tensor, masks: Tensor, colors: Tensor, tau: float) -> Tensor:
+    """Sum over the hints of log N(hint | c_k, tau^2 I), without its constant: `(K,)`, float64."""
+    means = torch.einsum("nhw,kchw->knc", masks, fields.double()) / masks.sum((1, 2))[:, None] * AB_SCALE
+    return -(means - colors).square().sum((1, 2)) / (2 * tau**2)
+
+
+def _placed(hint: Hint, picture: NDArray[np.uint8], crop: Box | None) -> Box:
+    """Return the hint's box in pixels of the crop."""
+    rgb = np.asarray(hint.color)
+    if rgb.shape != (3,) or rgb.dtype.kind not in "iu" or rgb.min() < 0 or rgb.max() > 255:
+        raise ConfigError(f"the hint's color is {hint.color!r}", "hints", "Give sRGB, three whole numbers from 0 to 255.")
+    try:
+        edges = [int(edge) for edge in hint.where]
+        whole = edges == list(hint.where)
+    except (TypeError, ValueError, OverflowError):
+        edges, whole = [], False
+    if len(edges) == 2:
+        edges += [edges[0] + 1, edges[1] + 1]
+    left, top, right, bottom = map(int, crop or (0, 0, picture.shape[1], picture.shape[0]))
+    if not (whole and len(edges) == 4 and left <= edges[0] < edges[2] <= right and top <= edges[1] < edges[3] <= bottom):
+        raise ConfigError(
+            f"the hint's place {hint.where!r} does not lie inside what is colored, {(left, top, right, bottom)}",
+            "hints",
+            "Give (left, top, right, bottom) or (x, y), whole numbers, in pixels of the whole photograph.",
+        )
+    return edges[0] - left, edges[1] - top, edges[2] - left, edges[3] - top
+
+
+def _wanted(hint: Hint, place: Box, lightness: Tensor, fields: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return what `hint_weights` takes of a hint: how much each pixel of the fields counts, the color (a, b), and tau."""
+    left, top, right, bottom = place
+    sides = []
+    for (first, last), many, few in zip(((top, bottom), (left, right)), lightness.shape[1:], fields.shape[2:]):
+        side = torch.zeros(many, 1, device=fields.device, dtype=torch.float64)
+        side[first:last] = 1
+        sides.append(resize_area(side, (few, 1)))
+    rows, columns = sides
+    rgb = torch.tensor(hint.color, dtype=torch.uint8, device=fields.device)[:, None, None]
+    level = lightness[:, top:bottom, left:right].mean().reshape(1, 1, 1)
+    color = to_gamut(torch.cat([level, rgb_to_lab(rgb)[1:]]))[1:, 0, 0]
+    return rows * columns.T, color.double(), hint.tau
 
 
 def paint(lightness: Tensor, ab: Tensor) -> NDArray[np.uint8]:

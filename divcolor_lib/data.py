@@ -45,6 +45,7 @@ SPLIT_SEED = 2017
 FRACTIONS = (0.90, 0.04, 0.06)
 SINGLE_TINT = 2.5
 CACHE_FOLDER = ".divcolor-cache"
+FACE_BOX = (26, 42, 22, 42)  #: top, bottom, left, right of the central face, in 64ths of a picture's height and width.
 FEATURE_SHAPE = (512, 28, 28)
 PICTURE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".jp2", ".tif", ".tiff"]
@@ -57,6 +58,7 @@ Indices = Sequence[int] | NDArray[Any] | Tensor
 _CACHE_VERSION = 1
 _TINT_GROUPS = 64
 _LFW_CROP = "250x250 frames cropped to the central 200x200"
+_TONE_EDGES = {"L": tuple(range(0, 101, 5)), "ITA": tuple(range(-90, 91, 10))}
 _LFW_NAME = re.compile(r"(?P<person>.+)_\d{4}\.jpe?g", re.IGNORECASE)
 
 
@@ -393,6 +395,142 @@ def split_by_group(groups: Sequence[str], seed: int = SPLIT_SEED, fractions: Seq
             home[nearest] = part
     parts = np.array([home[group] for group in groups], dtype=np.int64)
     return Split(*(np.flatnonzero(parts == part).astype(np.int64) for part in range(3)))
+
+
+# --- What a data set holds, in numbers ------------------------------------------------------------------------------
+
+
+def face_tone(images: Tensor, chunk: int = 500) -> tuple[Tensor, Tensor]:
+    """Measure how light, and how yellow for its lightness, the middle of each picture is.
+
+    The individual typology angle of Chardon, Cretois and Hourseau (1991) describes skin that a colorimeter touches:
+
+        ITA = atan2(L - 50, b), in degrees; here with the medians of L and of b over `FACE_BOX`
+
+    In a photograph it is a proxy. Light, camera and print move it as much as skin does, the box may hold hair, glasses or no
+    face at all, and Lab of an sRGB file knows nothing of the lamp. Use it to compare sets of pictures, not to describe a person.
+
+    Args:
+        images: uint8 sRGB `(N, H, W, 3)` with a face in the middle, as LFW has it.
+        chunk: how many images are converted at once.
+
+    Returns:
+        Median L, 0 to 100, and ITA in degrees, both float32 `(N,)`, on the device of `images`. ITA lies in [-90, 90] wherever the
+        median b is not negative. A median is the lower one of two middle values.
+
+    Raises:
+        ShapeError: another shape, or no image.
+    """
+    check_shape("images", images, (None, None, None, 3))
+    if not len(images):
+        raise ShapeError("`images` holds no picture", todo="Give at least one.")
+    height, width = images.shape[1:3]
+    top, bottom, left, right = (round(edge * side / 64) for edge, side in zip(FACE_BOX, (height, height, width, width)))
+    faces = images[:, top : max(bottom, top + 1), left : max(right, left + 1)]
+    medians = torch.cat([rgb_to_lab(part.permute(0, 3, 1, 2)).flatten(2).median(dim=2).values for part in faces.split(chunk)])
+    light, yellow = medians[:, 0], medians[:, 2]
+    return light, torch.rad2deg(torch.atan2(light - 50, yellow))
+
+
+def statement(photos: Photos, seed: int = SPLIT_SEED) -> dict[str, Any]:
+    """Return a data statement: counts and proxies that are computed. Nothing about a person is inferred.
+
+    Args:
+        photos: the photographs.
+        seed: of the split.
+
+    Returns:
+        Plain values, ready for JSON:
+
+        - `source`, `sha256 of the pixels`, `images`, `people`, `single tint` (how many photographs are).
+        - `images of a person`: how many people have 1, 2, ... photographs; the keys are texts.
+        - `split`: `seed`, `fractions`, and `images` and `people` of training, validation and test; `None` for fewer people than parts.
+        - `L` and `ITA` of `face_tone`: `edges` and `counts` of a histogram, whose first and last bins take what lies beyond; the
+          `quantiles` at 5, 25, 50, 75 and 95 percent; the standard deviation over `photographs`; and the pooled one
+          `within a person`, over all people with two or more photographs, `None` without any.
+    """
+    counts = Counter(photos.groups)
+    of_one = Counter(counts.values())
+    tones = dict(zip(("L", "ITA"), face_tone(photos.images)))
+    split = None
+    if len(counts) >= len(FRACTIONS):
+        parts = split_by_group(photos.groups, seed)
+        people = [len({photos.groups[i] for i in part}) for part in parts]
+        split = {"seed": seed, "fractions": FRACTIONS, "images": [len(part) for part in parts], "people": people}
+    return {
+        "source": photos.source,
+        "sha256 of the pixels": content_hash(photos),
+        "images": len(photos),
+        "people": len(counts),
+        "single tint": int(is_single_tint(photos.images).sum()),
+        "images of a person": {str(count): of_one[count] for count in sorted(of_one)},
+        "split": split,
+        **{name: _spread(values.double().cpu(), photos.groups, _TONE_EDGES[name]) for name, values in tones.items()},
+    }
+
+
+def leakage(photos: Photos, splits: int = 10, fractions: Sequence[float] = FRACTIONS, side: int = 32) -> dict[str, Any]:
+    """Measure how much a split by photograph flatters a colorizer that has learned nothing and copies.
+
+    It gives a gray picture the color field of the training photograph whose gray, averaged to `side` x `side` pixels, correlates
+    most. Each of `splits` seeds makes a split by person (`split_by_group`), and a random one by photograph of the same sizes.
+    For the second the test photographs are also colored while their own people's other photographs are hidden: same pictures,
+    no leak. So the difference of the two is the leak and nothing else.
+
+    Args:
+        photos: photographs of at least three people.
+        splits: how many seeds, 0, 1, ...
+        fractions: shares of training, validation and test.
+        side: of the gray pictures that are compared.
+
+    Returns:
+        `side`, and lists with one number for each seed: `train` and `test` (photographs); the error `by image`, the same with
+        `own person hidden`, and `by person`; the share of test photographs `copied from the own person`; and the errors of these
+        alone, `copied` and `copied, own person hidden` (`None` where there are none). An error is the RMS of ab/128 over a
+        photograph, its mean over photographs.
+
+    Raises:
+        ConfigError: the fractions are not three shares that sum to one, or the test has none.
+        DataError: fewer people than parts.
+    """
+    if not fractions[-1] > 0:
+        raise ConfigError("the test part has no share", "fractions", "Give it a share above 0.")
+    source = PhotoFields(photos.images)
+    grays = [resize_area(source.batch(part)[0], (side, side)).flatten(1) for part in torch.arange(len(photos)).split(500)]
+    keys = torch.nn.functional.normalize(torch.cat([gray - gray.mean(1, keepdim=True) for gray in grays]), dim=1)
+    _, persons = np.unique(np.array(photos.groups), return_inverse=True)
+    person = torch.from_numpy(persons)
+
+    def errors(test: Tensor, copied: Tensor) -> Tensor:
+        pairs = zip(test.split(500), copied.split(500))
+        return torch.cat([(source.batch(a)[1] - source.batch(b)[1]).square().mean(dim=(1, 2, 3)).sqrt() for a, b in pairs])
+
+    found: dict[str, list[Any]] = {}
+    for seed in range(splits):
+        parts = split_by_group(photos.groups, seed, fractions)
+        order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed))
+        test, train = order[: len(parts.test)], order[len(parts.test) :][: len(parts.train)]
+        likeness = keys[test] @ keys[train].T
+        own = person[test][:, None] == person[train]
+        nearest = likeness.argmax(dim=1)
+        stranger = likeness.masked_fill(own, -torch.inf).argmax(dim=1)
+        leaked = own.gather(1, nearest[:, None])[:, 0]
+        by_image, hidden = errors(test, train[nearest]), errors(test, train[stranger])
+        apart, rest = torch.from_numpy(parts.test), torch.from_numpy(parts.train)
+        by_person = errors(apart, rest[(keys[apart] @ keys[rest].T).argmax(dim=1)])
+        row = {
+            "train": len(train),
+            "test": len(test),
+            "by image": float(by_image.mean()),
+            "own person hidden": float(hidden.mean()),
+            "by person": float(by_person.mean()),
+            "copied from the own person": float(leaked.float().mean()),
+            "copied": float(by_image[leaked].mean()) if leaked.any() else None,
+            "copied, own person hidden": float(hidden[leaked].mean()) if leaked.any() else None,
+        }
+        for name, value in row.items():
+            found.setdefault(name, []).append(value)
+    return {"side": side, **found}
 
 
 # --- Batches for training ------------------------------------------------------------------------------------------
@@ -958,6 +1096,25 @@ def _tint_spread(images: Tensor) -> Tensor:
     mean = total / size.clamp_min(1).unsqueeze(1)
     squares = (color - mean.gather(2, group)).square().sum(dim=(1, 2))
     return (squares / (pixels - (size > 0).sum(dim=1)).clamp_min(1)).sqrt()
+
+
+def _spread(values: Tensor, groups: Sequence[str], edges: Sequence[int]) -> dict[str, Any]:
+    """Return what `statement` says of one number `(N,)` for each photograph."""
+    inside = values.clamp(edges[0], edges[-1] - 1e-9)
+    counts = torch.bincount(torch.bucketize(inside, torch.tensor(edges, dtype=inside.dtype), right=True) - 1, minlength=len(edges) - 1)
+    levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=values.dtype)
+    by_person: dict[str, list[float]] = {}
+    for group, value in zip(groups, values.tolist()):
+        by_person.setdefault(group, []).append(value)
+    several = [torch.tensor(own, dtype=values.dtype) for own in by_person.values() if len(own) > 1]
+    squares, freedom = sum(float((own - own.mean()).square().sum()) for own in several), sum(len(own) - 1 for own in several)
+    return {
+        "edges": list(edges),
+        "counts": counts.tolist(),
+        "quantiles": torch.quantile(values, levels).tolist(),
+        "photographs": float(values.std(correction=0)),
+        "within a person": (squares / freedom) ** 0.5 if freedom else None,
+    }
 
 
 def _hashed(seed: int, group: str) -> float:

@@ -19,7 +19,7 @@ from .autoencoder import PCA, fit_pca, kmeans
 from .colorize import Colorizer
 from .cvae import ColorRegressor
 from .data import FieldSource
-from .errors import CheckpointError, DataError, check_shape
+from .errors import CheckpointError, DataError, ShapeError, check_shape
 from .lab import AB_SCALE
 from .portraits import Portraits
 from .runtime import evaluating, generator
@@ -29,6 +29,7 @@ ANCHOR_ROWS = ("gray", "mean field", "regression", "k-means 8", "PCA 5 oracle", 
 HIT_RADIUS = 10.0
 CLUSTERS = 8
 COMPONENTS = 20
+FEWEST_PEOPLE = 10
 
 
 # --- errors and variety ---
@@ -161,6 +162,7 @@ def evaluate(
     samples: int = 0,
     seed: int = 0,
     progress: bool = False,
+    each: bool = False,
 ) -> list[Row]:
     """Return the table of the model and its anchor rows, each a dictionary with `name` and the figures of the design.
 
@@ -170,6 +172,7 @@ def evaluate(
 
     Args:
         groups: the person of each image of `source`; the bootstrap draws persons, since images of one are alike.
+        each: also give every row `each`, the errors eob@1 and eob@8 of every image, rounded to six digits.
     """
     anchors = Anchors.from_tensors(colorizer.anchors, colorizer.regressor) if colorizer.anchors else None
     names = ["model", *(row for row in ANCHOR_ROWS if anchors and (row != "regression" or anchors.regressor is not None))]
@@ -193,6 +196,10 @@ def evaluate(
         rows[0]["below k-means 8"] = bootstrap(error_of_best(model, 8) - error_of_best(tables["k-means 8"][0], 8), groups)
     if samples:
         rows[0][f"eob@{samples} (samples)"] = float(torch.cat(sampled).mean())
+    if each:
+        for row in rows:
+            found = tables[row["name"]][0]
+            row["each"] = {f"eob@{k}": [round(value, 6) for value in error_of_best(found, k).tolist()] for k in (1, 8)}
     return rows
 
 
@@ -229,11 +236,61 @@ def bootstrap_ratio(above: Tensor, below: Tensor, groups: Sequence[str], rounds:
     return _bounds([first, second], [counts], lambda s, c: s[0] / s[1], rounds, seed)
 
 
-def _by_group(values: Tensor, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap_difference(
+    values: Tensor, first: Tensor, second: Tensor, groups: Sequence[str], rounds: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return 95 % bounds of mean(values[first]) - mean(values[second]), on the same drawn persons, who may have images in both parts.
+
+    Args:
+        values: `(N,)`.
+        first: which images are in the first part, `(N,)` bool.
+        second: the same for the second part.
+
+    Raises:
+        DataError: a part is empty, or too few people have images in it: some draw would have none.
+    """
+    sums, counts = zip(*(_by_group(torch.where(part, values, 0.0), groups, part) for part in (first, second)))
+    return _bounds(list(sums), list(counts), lambda s, c: s[0] / c[0] - s[1] / c[1], rounds, seed)
+
+
+def by_label(values: Mapping[str, Tensor], labels: Sequence[str], groups: Sequence[str]) -> list[Row]:
+    """Return one row for each label, in sorted order: how many images and people it has, and the mean of each of `values` among them.
+
+    A row has `label`, `images`, `people`, the means under the names of `values`, and `interval` with 95 % bounds of each from a
+    bootstrap over persons; `None` in place of bounds where fewer than ten people leave nothing to draw from.
+
+    Args:
+        values: figures for each image under their names, `(N,)` each.
+        labels: of each image, such as the band of a proxy.
+        groups: the person of each image.
+
+    Raises:
+        DataError: the lengths differ.
+    """
+    if len(labels) != len(groups):
+        raise DataError(f"{len(labels)} labels came with {len(groups)} group names", "by_label")
+    for name, value in values.items():
+        if len(value) != len(groups):
+            raise DataError(f"{len(value)} values of `{name}` came with {len(groups)} group names", "by_label")
+    rows: list[Row] = []
+    for label in sorted(set(labels)):
+        chosen = [index for index, own in enumerate(labels) if own == label]
+        persons = [groups[index] for index in chosen]
+        row: Row = {"label": label, "images": len(chosen), "people": len(set(persons))}
+        row |= {name: float(value[chosen].mean()) for name, value in values.items()}
+        enough = row["people"] >= FEWEST_PEOPLE
+        row["interval"] = {name: bootstrap(value[chosen], persons) if enough else None for name, value in values.items()}
+        rows.append(row)
+    return rows
+
+
+def _by_group(values: Tensor, groups: Sequence[str], counted: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each person the sum of the values, and the number of images (those `counted`, if given)."""
     if len(values) != len(groups):
         raise DataError(f"{len(values)} values came with {len(groups)} group names", "bootstrap")
     _, member = np.unique(np.asarray(groups), return_inverse=True)
-    return np.bincount(member, weights=values.double().numpy()), np.bincount(member).astype(float)
+    ones = None if counted is None else counted.double().numpy()
+    return np.bincount(member, weights=values.double().numpy()), np.bincount(member, weights=ones).astype(float)
 
 
 def _bounds(
@@ -241,9 +298,56 @@ def _bounds(
 ) -> tuple[float, float]:
     people = len(sums[0])
     drawn = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), size=rounds).astype(float)
+    if any(((drawn @ part) == 0).any() for part in counts):
+        raise DataError("some draws of persons hold no image of a part", "bootstrap", "Compare parts with more people.")
     values = statistic([drawn @ part for part in sums], [drawn @ part for part in counts])
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+# --- calibration of probabilities in general ---
+
+
+def reliability(weights: Tensor, hits: Tensor, bins: int = 10) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort predictions by their weight into bins of equal width from 0 to 1, and compare what they say with what happens.
+
+    Bin b of B holds the weights in (b/B, (b+1)/B], the first also 0. Predictions are all equal: an image with eight counts eight times.
+
+    Args:
+        weights: what the predictor says, any shape, each in [0, 1].
+        hits: whether it happened, of the same shape. For colorizations: whether colorization k shows the coloring that was drawn.
+
+    Returns:
+        (B,) each, float64: the mean weight, the share of hits, and the number of predictions; the first two are 0 in an empty bin.
+
+    Raises:
+        ShapeError: the shapes differ.
+        DataError: there are no predictions, or a weight lies outside [0, 1].
+    """
+    if weights.shape != hits.shape:
+        raise ShapeError(f"`hits` has shape {tuple(hits.shape)}, `weights` {tuple(weights.shape)}", "reliability")
+    said, happened = weights.detach().double().flatten().cpu(), hits.double().flatten().cpu()
+    if len(said) == 0 or not bool(((said >= 0) & (said <= 1 + 1e-6)).all()):
+        raise DataError("weights are missing or lie outside 0 to 1", "reliability", "Give each prediction's own probability.")
+    place = ((said * bins).ceil().long() - 1).clamp(0, bins - 1)
+    count = torch.bincount(place, minlength=bins).double()
+    mean, share = (torch.bincount(place, weights=values, minlength=bins) / count.clamp(min=1) for values in (said, happened))
+    return mean, share, count
+
+
+def expected_calibration_error(weights: Tensor, hits: Tensor, bins: int = 10) -> float:
+    """Return ECE = sum over bins of (its share of the predictions) * |its mean weight - its share of hits|.
+
+    The figure that papers on calibration report ([Guo et al., 2017](https://arxiv.org/abs/1706.04599)). It is passed by a
+    predictor that always says the same right marginal probabilities, so it never stands alone: see `portrait_scores`.
+
+    Args:
+        weights: what the predictor says, as in `reliability`.
+        hits: whether it happened.
+        bins: how many bins of equal width.
+    """
+    mean, share, count = reliability(weights, hits, bins)
+    return float((count * (mean - share).abs()).sum() / count.sum())
 
 
 # --- portraits: the posterior is known ---

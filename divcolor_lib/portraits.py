@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import ConfigError, ShapeError, check_shape
+from .errors import ConfigError, ShapeError, check_finite, check_shape
 from .lab import AB_SCALE, L_SCALE, SIZE, join
 
 # --- The tables: which cues exist, and which colors follow from them ---------------------------------------------
@@ -144,6 +144,36 @@ class Posterior:
     region_colors: Tensor
     regions: tuple[str, ...]
     names: tuple[str, ...]
+
+    def given_hint(self, region: str, hint: Tensor | Sequence[float], tau: float) -> Tensor:
+        """Return p(m | h), the exact probabilities of the modes once a region's color is known up to noise: (M,) float64.
+
+        The hint tells of this one image: h = c + N(0, tau^2 I), c being the color that was drawn for the region and not the
+        mean c_m of its mode. Since c given m is N(c_m, s1^2 I), h given m is N(c_m, (s1^2 + tau^2) I), and by Bayes' rule
+
+            p(m | h) is proportional to p_m N(h | c_m, (s1^2 + tau^2) I).
+
+        (Of a hint about the mode's own mean, s1 would have to go.) Colors are those before the factor s(L): where it is a, the
+        eye sees a c; so a hint a h with spread a tau about what the eye sees says the same.
+
+        Args:
+            region: one of `regions`.
+            hint: (2,), a and b in Lab units.
+            tau: standard deviation of the hint's a and b, in Lab units; 0 if the color is known exactly.
+
+        Raises:
+            ConfigError: the portrait has no such region, or `tau` is negative or not finite.
+            ShapeError: `hint` is not two finite numbers.
+        """
+        if region not in self.regions:
+            raise ConfigError(f"the portrait has no `{region}`", "given_hint", f"Use one of {', '.join(self.regions)}.")
+        if not (isinstance(tau, (int, float)) and math.isfinite(tau) and tau >= 0):
+            raise ConfigError(f"`tau` is {tau}", "given_hint", "Pass a number of Lab units from 0 on.")
+        color = torch.as_tensor(hint, dtype=torch.float64)
+        check_shape("hint", color, (2,))
+        check_finite("hint", color)
+        distance = (self.region_colors[:, self.regions.index(region)].double() - color).square().sum(1)
+        return (self.probabilities.log() - distance / (2 * (WITHIN_MODE_SD**2 + tau**2))).softmax(0)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Break the library on purpose and see whether the chapter that teaches the broken part notices: `make mutate`.
 
-Each mutation is tried in a copy of the tree, without caches and without stored checkpoints. It counts as noticed only if a
+Each mutation is tried in a copy of the tree, without caches and without stored checkpoints, except those that the chapter says it
+loads. It counts as noticed only if a
 cell of that chapter fails by an assertion, or prints another output than the stored one where outputs are compared; any
 other error would also be raised by a chapter that checks nothing. Before that, every chapter passes in an unbroken copy.
 """
@@ -8,6 +9,7 @@ other error would also be raised by a chapter that checks nothing. Before that, 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -39,8 +41,11 @@ class Mutation:
 
 
 LAB, BINS, LOSSES, CODES = "lab", "bins", "losses", "autoencoder"
+DATA, NETWORK, RUNTIME, TABLE, PAINT, SCORES = "data", "cvae", "runtime", "features", "colorize", "metrics"
 SEEING, LINEAR, ELBO = "01_seeing_in_lab", "03_autoencoders", "04_elbo"
 TRICK, LEVELS = "05_reparameterization", "07_hierarchical_vae"
+PHOTOS, CONDITIONAL, MIXTURES = "08_data", "09_cvae", "10_mdn"
+PRIOR, COLORING, JUDGING = "11_conditional_prior", "12_coloring", "13_is_it_any_good"
 
 MUTATIONS = (
     Mutation("an entry of the matrix from RGB to XYZ", SEEING, LAB, "0.357580", "0.347580"),
@@ -87,12 +92,60 @@ MUTATIONS = (
         "0.5 * (prior_logvar - logvar + distance)",
         "0.5 * (logvar - prior_logvar + distance)",
     ),
+    Mutation(
+        "a split by image",
+        PHOTOS,
+        DATA,
+        "parts = np.array([home[group] for group in groups]",
+        "parts = np.array([int(np.searchsorted(edges[1:-1], _hashed(seed, str(image)), side='right')) for image in range(len(groups))]",
+    ),
+    Mutation(
+        "mean and variance swapped",
+        CONDITIONAL,
+        NETWORK,
+        "return mu, logvar.clamp(*LOGVAR_RANGE)",
+        "return logvar.clamp(*LOGVAR_RANGE), mu",
+    ),
+    Mutation("a decoder that sees every map", CONDITIONAL, NETWORK, "hidden = len(features) - self.config.skips", "hidden = 0"),
+    Mutation(
+        "the nearest-component bound for the NLL",
+        MIXTURES,
+        LOSSES,
+        "return -mixture.log_prob(z.float()).mean()",
+        "return nearest_component_bound(mixture, z)",
+    ),
+    Mutation("the farthest component for the nearest", MIXTURES, LOSSES, ".square().sum(2).argmin(1)", ".square().sum(2).argmax(1)"),
+    Mutation("training mode in place of eval mode", PRIOR, RUNTIME, "module.eval()", "module.train()"),
+    Mutation("features that ignore their kind", PRIOR, TABLE, 'if kind == "encoder":\n        return maps[-1]', "return maps[-1]"),
+    Mutation("the least likely first", COLORING, PAINT, "weights.sort(dim=1, descending=True", "weights.sort(dim=1, descending=False"),
+    Mutation(
+        "clipped colors in place of less chroma",
+        COLORING,
+        LAB,
+        "return torch.cat([lightness.unsqueeze(-3), lab[..., 1:, :, :] * factor.unsqueeze(-3)], dim=-3)",
+        "return rgb_to_lab(lab_to_rgb(lab).clamp(0, 1))",
+    ),
+    Mutation(
+        "bilinear enlargement alone",
+        COLORING,
+        PAINT,
+        "for _ in range(BACK_PROJECTIONS):",
+        "return result\n    for _ in range(BACK_PROJECTIONS):",
+    ),
+    Mutation("the mean error for the best", JUDGING, SCORES, "return errors_[:, :k].min(1).values", "return errors_[:, :k].mean(1)"),
+    Mutation("a total variation that forgets what hits nothing", JUDGING, SCORES, ".sum() + 1 - q.sum()))", ".sum()))"),
 )
 
 
+def loaded(chapter: str, root: Path = ROOT) -> list[str]:
+    """Return the names of the checkpoints that a chapter's metadata list."""
+    notebook = json.loads((root / "book" / f"{chapter}.ipynb").read_text(encoding="utf-8"))
+    return list(notebook["metadata"].get("divcolor", {}).get("artifacts", []))
+
+
 @contextmanager
-def copy_of_the_tree(root: Path = ROOT) -> Iterator[Path]:
-    """Yield a copy of the files that git knows or would take, without stored checkpoints; it is gone afterwards."""
+def copy_of_the_tree(root: Path = ROOT, keep: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield a copy of the files that git knows or would take, without stored checkpoints but `keep`; it is gone afterwards."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=root, capture_output=True, text=True, check=True
     )
@@ -103,7 +156,8 @@ def copy_of_the_tree(root: Path = ROOT) -> Iterator[Path]:
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(root / name, copy / name)
         for checkpoint in copy.glob(CHECKPOINTS):
-            checkpoint.unlink()
+            if checkpoint.name not in keep:
+                checkpoint.unlink()
         yield copy
 
 
@@ -144,7 +198,7 @@ def notices(texts: Sequence[str]) -> bool:
 
 def judge(mutation: Mutation, root: Path = ROOT, run: Callable[[str, Path], list[str]] = failures) -> tuple[bool, str]:
     """Try one mutation; return whether its chapter noticed, and how the first failure reads in one line."""
-    with copy_of_the_tree(root) as copy:
+    with copy_of_the_tree(root, loaded(mutation.chapter, root)) as copy:
         apply(mutation, copy)
         texts = run(mutation.chapter, copy)
     last = (
@@ -163,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [mutation for mutation in MUTATIONS if options.chapter in (None, mutation.chapter)]
     failed = 0
     for chapter in sorted({mutation.chapter for mutation in chosen}):
-        with copy_of_the_tree() as copy:
+        with copy_of_the_tree(keep=loaded(chapter)) as copy:
             texts = failures(chapter, copy)
         failed += bool(texts)
         print(f"{'green' if not texts else 'RED  '}   {chapter}, unbroken", flush=True)

@@ -1,0 +1,151 @@
+"""Ablations: every row differs from the base in what it says, stages are shared, and a stopped run goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from divcolor_lib import __main__ as cli
+from divcolor_lib import ablation
+from divcolor_lib.ablation import SEEDS, Variant, ablate, variants
+from divcolor_lib.data import TensorFields, converted
+from divcolor_lib.portraits import Portraits
+
+FIGURES = ("eob@1", "eob@8", "variance@8", "recall", "precision", "calibration", "oracle gap")
+
+
+def tiny(variant: Variant) -> Variant:
+    """Return the row with two steps of each stage and small batches."""
+    return replace(variant, recipe=variant.recipe.with_(steps=2, batch=8))
+
+
+@pytest.fixture(scope="module")
+def fields() -> tuple[TensorFields, TensorFields, Portraits]:
+    held = Portraits(10, seed=8)
+    return converted(Portraits(40, seed=7)), converted(held), held
+
+
+@pytest.fixture(scope="module")
+def some() -> list[Variant]:
+    wanted = ("base", "bound", "K = 2", "none")
+    return [tiny(row) for row in variants() if row.name in wanted and row.seed == 0]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, fields: Any, some: list[Variant]) -> tuple[Path, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("ablations")
+    return folder, ablate(some, *fields, folder, progress=False)
+
+
+def differences(a: Any, b: Any, where: str = "") -> set[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return set().union(*(differences(a.get(key), b.get(key), f"{where}.{key}".lstrip(".")) for key in {*a, *b}))
+    return set() if a == b else {where}
+
+
+def test_every_row_changes_one_thing_and_no_two_rows_are_the_same() -> None:
+    rows = variants()
+    base = asdict(rows[0].recipe)
+    assert [row.seed for row in rows if row.group == "base"] == list(SEEDS)
+    assert len({(row.name, row.seed) for row in rows}) == len(rows) == len({json.dumps(asdict(row.recipe)) for row in rows})
+    allowed = {
+        "mixture": {"mdn_loss", "mdn.scale", "mdn.dropout"},
+        "components": {"mdn.components", "mdn.representatives"},
+        "features": {"mdn.features"},
+        "loss terms": {f"objective.{term}" for term in ("kl", "mahalanobis", "gradient", "weighting", "reference")},
+        "skips": {"cvae.skips"},
+        "code": {"cvae.latent", "mdn.latent", "mdn.scale"},
+    }
+    for row in rows:
+        changed = differences(base, asdict(row.recipe))
+        if row.group in allowed:
+            assert changed and changed <= allowed[row.group], row.name
+            assert len({place.split(".")[0] for place in changed}) == (2 if row.group == "code" else 1), row.name
+
+
+def test_all_rows_have_the_same_budget_and_the_budget_scales() -> None:
+    for rows, share in ((variants(), 1.0), (variants(scale=0.1), 0.1)):
+        for row in rows:
+            found = {stage: getattr(row.recipe, f"{stage}_fit").steps for stage in ablation.STEPS}
+            assert found == {stage: round(steps * share) for stage, steps in ablation.STEPS.items()}, row.name
+
+
+def test_a_table_has_every_figure_of_every_row_and_two_anchor_rows(done: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, table = done
+    assert [row["name"] for row in table] == ["base", "bound", "K = 2", "none", "regression", "k-means 8"]
+    for row in table:
+        assert all(isinstance(row[figure], float) for figure in FIGURES), row["name"]
+    assert len({tuple(row) for row in table}) <= 2 and set(table[0]) == set(table[-1])
+    assert table[-2]["oracle gap"] == pytest.approx(1, abs=1e-5), "the regression network is one whole gap from the oracle"
+    assert table[-2]["variance@8"] == 0
+
+
+def test_rows_that_differ_in_the_mdn_share_one_cvae(done: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, table = done
+    assert sorted(path.name.split("-")[0] for path in (folder / "shared").iterdir()) == ["cvae", "regression"]
+    assert len({row["kl"] for row in table[:4]}) == 1 and len({row["nll"] for row in table[:4]}) > 1
+
+
+def test_a_finished_row_is_read_and_a_lost_one_is_made_again_alike(
+    done: tuple[Path, list[dict[str, Any]]], fields: Any, some: list[Variant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, table = done
+    shutil.copytree(folder, tmp_path / "again")
+    (tmp_path / "again" / "mixture-bound-0" / "row.json").unlink()
+    trained: list[str] = []
+    train = ablation._train
+    monkeypatch.setattr(ablation, "_train", lambda variant, *rest: (trained.append(variant.name), train(variant, *rest))[1])
+    again = ablate(some, *fields, tmp_path / "again", progress=False)
+    assert trained == ["bound"]
+    assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in table]
+
+
+def test_a_row_of_other_settings_is_not_taken_for_this_one(
+    done: tuple[Path, list[dict[str, Any]]], fields: Any, some: list[Variant], tmp_path: Path
+) -> None:
+    folder, _ = done
+    stored = json.loads((folder / "base-base-0" / "row.json").read_text())
+    stored["row"]["eob@1"] = -1.0
+    other = tmp_path / "base-base-0"
+    other.mkdir()
+    (other / "row.json").write_text(json.dumps(stored))
+    assert ablate(some[:1], *fields, tmp_path, progress=False)[0]["eob@1"] == -1.0
+    stored["settings"]["mdn_loss"] = "bound"
+    (other / "row.json").write_text(json.dumps(stored))
+    assert ablate(some[:1], *fields, tmp_path, progress=False)[0]["eob@1"] > 0
+
+
+def test_the_rate_is_the_nll_less_the_entropy_of_the_posterior(done: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, table = done
+    offsets = {round(row["nll"] - row["rate"], 4) for row in table[:4]}
+    assert len(offsets) == 1, "one CVAE, one entropy"
+    for row in table[:4]:
+        # an untrained posterior is nearly N(0, I), so its entropy is nearly D/2 log(2 pi e)
+        assert row["nll"] - row["rate"] == pytest.approx(8 / 2 * (1 + torch.log(torch.tensor(2 * torch.pi)).item()), abs=1.0)
+
+
+def test_the_command_names_an_unknown_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["ablate", "--record", "x", "--group", "colour"]) == 2
+    assert "no group `colour`" in capsys.readouterr().err
+    assert cli.main(["ablate", "--record", "x", "--scale", "0"]) == 2
+
+
+def test_the_command_writes_the_table_with_its_provenance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "PORTRAIT_COUNTS", {"train": 80, "val": 8, "test": 4})
+    monkeypatch.setattr(cli, "ABLATION_COUNTS", {"train": 80, "val": 8})
+    monkeypatch.setattr(cli, "variants", lambda precision, scale: [tiny(row) for row in variants(precision, scale)[:1]])
+    assert cli.main(["ablate", "--record", "quick", "--scale", "0.01"]) == 0
+    stored = json.loads((tmp_path / cli.RESULTS / "quick.json").read_text())
+    assert [row["name"] for row in stored["rows"]] == ["base", "regression", "k-means 8"]
+    assert {"commit", "machine", "library", "data", "steps"} <= set(stored)
+    assert capsys.readouterr().out.count("\n") == 3
