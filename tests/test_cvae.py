@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -570,3 +571,24 @@ def test_without_a_generator_the_global_seed_decides() -> None:
     torch.manual_seed(5)
     assert torch.equal(reparameterize(mu, logvar), first)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_decoder_with_fewer_skips_does_not_see_the_finer_maps(name: str) -> None:
+    gray, _ = photographs(2)
+    z = random(3, 2, 3, CONFIGS[name].latent)
+    for skips in (1, 2, 4):
+        network = alive(CVAE.build(replace(CONFIGS[name], skips=skips))).eval()
+        with torch.no_grad():
+            maps = network.gray_features(gray)
+            first = network.decode_features(z, maps)
+            for level in range(4):
+                other = [feature + 1 if index == level else feature for index, feature in enumerate(maps)]
+                seen = not torch.equal(network.decode_features(z, other), first)
+                assert seen == (level >= 4 - skips), f"map {level} with {skips} skips"
+
+
+@pytest.mark.parametrize("skips", [0, 5])
+def test_a_number_of_skips_that_does_not_exist_is_refused(skips: int) -> None:
+    with pytest.raises(ConfigError, match="skips"):
+        CVAEConfig(skips=skips)
