@@ -244,7 +244,7 @@ class Colorizer:
         picture = _cropped(whole, crop)
         places = [_placed(hint, whole, crop) for hint in hints]
         lightness = rgb_to_lab(torch.from_numpy(picture).movedim(-1, 0).to(self.device))[:1]
-        gray, inner = _squared(lightness[None] / L_SCALE - 1)
+        gray, inner = squared(lightness[None] / L_SCALE - 1)
         fields, weights = self.predict(gray)
         kept, probabilities = _merged(fields[0][inner], weights[0])
         wanted = [_wanted(hint, place, lightness, kept) for hint, place in zip(hints, places)]
@@ -391,14 +391,19 @@ def enlarge(ab: Tensor, size: tuple[int, int]) -> Tensor:
     return result + rows @ missed @ columns.T
 
 
-def _undo_average(few: int, many: int) -> Tensor:
-    """Return `(many, few)`, the pseudoinverse of averaging `many` pixels over `few` areas."""
-    average = area_weights(many, few)
-    return average.T @ torch.linalg.inv(average @ average.T)
+def squared(gray: Tensor) -> tuple[Tensor, Inner]:
+    """Make of a photograph of any shape the square that the networks read, and say where in it the photograph lies.
 
+    The longer side is reduced to 64 pixels (or enlarged, if it is shorter), the other one by the same factor, and the rest of the
+    square is filled by mirroring the photograph at its edges.
 
-def _squared(gray: Tensor) -> tuple[Tensor, Inner]:
-    """Reduce `gray` (1, 1, H, W) to 64 pixels on its longer side and mirror it to a square; return it and where it lies there."""
+    Args:
+        gray: `(1, 1, H, W)`, L/50 - 1.
+
+    Returns:
+        The square `(1, 1, 64, 64)`, and an index such that `square[inner]` is the photograph alone, `(1, 1, h, w)`.
+    """
+    check_shape("gray", gray, (1, 1, None, None))
     height, width = gray.shape[2:]
     longer = max(height, width)
     rows, columns = (max(1, round(SIZE * side / longer)) for side in (height, width))
@@ -406,6 +411,12 @@ def _squared(gray: Tensor) -> tuple[Tensor, Inner]:
     small = resize_area(gray, (rows, columns))
     squared = small[:, :, _mirrored(rows, top, gray.device)][..., _mirrored(columns, left, gray.device)]
     return squared, (..., slice(top, top + rows), slice(left, left + columns))
+
+
+def _undo_average(few: int, many: int) -> Tensor:
+    """Return `(many, few)`, the pseudoinverse of averaging `many` pixels over `few` areas."""
+    average = area_weights(many, few)
+    return average.T @ torch.linalg.inv(average @ average.T)
 
 
 def _mirrored(count: int, offset: int, device: torch.device) -> Tensor:

@@ -422,8 +422,6 @@ def face_tone(images: Tensor, chunk: int = 500) -> tuple[Tensor, Tensor]:
         ShapeError: another shape, or no image.
     """
     check_shape("images", images, (None, None, None, 3))
-    if not len(images):
-        raise ShapeError("`images` holds no picture", todo="Give at least one.")
     height, width = images.shape[1:3]
     top, bottom, left, right = (round(edge * side / 64) for edge, side in zip(FACE_BOX, (height, height, width, width)))
     faces = images[:, top : max(bottom, top + 1), left : max(right, left + 1)]

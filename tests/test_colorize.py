@@ -19,7 +19,7 @@ from skimage.color import rgb2lab
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from divcolor_lib.colorize import PRETRAINED, Colorizer, enlarge, paint
+from divcolor_lib.colorize import HINT_TAU, PRETRAINED, Colorizer, Hint, enlarge, hint_weights, paint, squared
 from divcolor_lib.cvae import CVAE, ColorRegressor, CVAEConfig
 from divcolor_lib.errors import CheckpointError, ConfigError, ImageError, ShapeError, StorageError
 from divcolor_lib.mdn import MDN, MDNConfig
@@ -144,6 +144,25 @@ def test_averaged_back_the_enlarged_colors_are_the_prediction(size: tuple[int, i
     back = area(enlarge(field, size)[0], *small)
     assert back.shape == (2, *small)
     assert np.abs(back - area(field[0], *small)).max() * 128 < 1.0
+
+
+@pytest.mark.parametrize("size", [*SIZES, (9, 13), (64, 20)], ids=str)
+def test_the_square_holds_the_reduced_photograph_and_goes_on_as_its_mirror_image(size: tuple[int, int]) -> None:
+    gray = torch.randn(1, 1, *size, generator=generator(5))
+    square, inner = squared(gray)
+    small = square[inner]
+    height, width = (max(1, round(64 * side / max(size))) for side in size)
+    assert square.shape == (1, 1, 64, 64) and small.shape == (1, 1, height, width)
+    if max(size) >= 64:
+        np.testing.assert_allclose(small[0].numpy(), area(gray[0], height, width), atol=1e-4)
+    top, left = (64 - height) // 2, (64 - width) // 2
+    around = ((top, 64 - height - top), (left, 64 - width - left))
+    np.testing.assert_array_equal(square[0, 0].numpy(), np.pad(small[0, 0].numpy(), around, mode="symmetric"))
+
+
+def test_a_square_is_made_of_one_gray_photograph_at_a_time() -> None:
+    with pytest.raises(ShapeError, match="gray"):
+        squared(torch.zeros(2, 1, 9, 9))
 
 
 def test_enlarging_to_the_same_size_changes_nothing_and_a_flat_color_stays_flat() -> None:
@@ -514,3 +533,186 @@ def test_images_of_the_wrong_kind_are_refused() -> None:
     for photo in (np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8)):
         with pytest.raises(ImageError):
             palette().colorize(photo)
+
+
+# --- hints ---
+
+
+def colored(*colors: tuple[float, float], size: int = 8) -> Tensor:
+    """Flat fields of these colors, Lab units in, ab/128 out: `(K, 2, size, size)`."""
+    return (torch.tensor(colors) / 128)[..., None, None].expand(-1, -1, size, size).contiguous()
+
+
+@pytest.mark.parametrize("tau", [0.7, 5.0, 40.0])
+def test_hinted_weights_are_bayes_rule(tau: float) -> None:
+    """Against numpy, one coloring at a time, with a soft mask on fields without any structure."""
+    rng = np.random.default_rng(int(tau))
+    fields, mask, weights, hint = rng.normal(0, 0.02, (5, 2, 6, 7)), rng.uniform(0, 2, (6, 7)), rng.uniform(0, 3, 5), np.array([1.0, -0.5])
+    unnormalized = []
+    for weight, field in zip(weights, fields):
+        mean = np.array([np.average(channel, weights=mask) * 128 for channel in field])
+        unnormalized.append(weight * np.exp(-((hint - mean) ** 2).sum() / (2 * tau * tau)) / (2 * np.pi * tau * tau))
+    got = hint_weights(torch.tensor(weights), torch.tensor(fields), torch.tensor(mask), hint.tolist(), tau)
+    assert got.dtype == torch.float64 and got.shape == (5,)
+    np.testing.assert_allclose(got, np.array(unnormalized) / sum(unnormalized), rtol=1e-9)
+
+
+def test_only_the_marked_pixels_count_and_a_mask_of_bools_is_one_of_ones() -> None:
+    fields, mask = colored(*FOUR), torch.zeros(8, 8, dtype=torch.bool)
+    mask[:, :3] = True
+    weights = torch.tensor([0.1, 0.4, 0.2, 0.3])
+    got = hint_weights(weights, fields, mask, (20.0, 0.0), 10.0)
+    changed = fields.clone()
+    changed[:, :, :, 3:] = 0.9
+    torch.testing.assert_close(hint_weights(weights, changed, mask, (20.0, 0.0), 10.0), got)
+    torch.testing.assert_close(hint_weights(weights, fields, 7 * mask.double(), torch.tensor([20.0, 0.0]), 10.0), got)
+    assert got.argmax() == 0
+
+
+def test_several_hints_at_once_are_one_after_the_other_in_any_order() -> None:
+    fields = torch.randn(4, 2, 8, 8, generator=generator(0)) * 0.1
+    masks, hints = torch.rand(2, 8, 8, generator=generator(1)), torch.tensor([[3.0, -2.0], [-4.0, 5.0]])
+    weights = torch.tensor([0.1, 0.4, 0.2, 0.3])
+    at_once = hint_weights(weights, fields, masks, hints, 3.0)
+    for first, second in ((0, 1), (1, 0)):
+        step = hint_weights(weights, fields, masks[first], hints[first], 3.0)
+        torch.testing.assert_close(hint_weights(step, fields, masks[second], hints[second], 3.0), at_once)
+
+
+def test_a_loose_hint_says_nothing_and_a_sharp_one_far_from_everything_does_not_underflow() -> None:
+    fields, weights, mask = colored(*FOUR), torch.tensor([0.1, 0.4, 0.2, 0.3]), torch.ones(8, 8)
+    torch.testing.assert_close(hint_weights(weights, fields, mask, (20.0, 0.0), 1e5), weights.double(), atol=1e-6, rtol=0)
+    far = hint_weights(weights, fields, mask, (900.0, 1.0), 1e-3)
+    assert far.isfinite().all() and far.tolist() == pytest.approx([1, 0, 0, 0])
+    none = hint_weights(torch.tensor([0.0, 0.4, 0.2, 0.3]), fields, mask, (20.0, 0.0), 1.0)
+    assert none[0] == 0 and float(none.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"mask": torch.zeros(8, 8)}, "mask is empty"),
+        ({"mask": torch.zeros(2, 8, 8), "hint": torch.zeros(2, 2)}, "mask is empty"),
+        ({"mask": torch.ones(8, 7)}, "`mask` has shape"),
+        ({"mask": torch.ones(2, 8, 8)}, "`hint` has shape"),
+        ({"mask": -torch.ones(8, 8)}, "negative"),
+        ({"mask": torch.full((8, 8), math.nan)}, "`mask` holds"),
+        ({"mask": [[1]]}, "`mask` is a list"),
+        ({"hint": (1.0, 2.0, 3.0)}, "`hint` has shape"),
+        ({"hint": (math.nan, 1.0)}, "`hint` holds"),
+        ({"weights": torch.ones(3)}, "`fields` has shape"),
+        ({"weights": torch.zeros(4)}, "all weights are 0"),
+        ({"weights": torch.tensor([1.0, -1.0, 1.0, 1.0])}, "negative"),
+        ({"weights": torch.tensor([1.0, math.inf, 1.0, 1.0])}, "`weights` holds"),
+        ({"fields": torch.full((4, 2, 8, 8), math.nan)}, "`fields` holds"),
+    ],
+)
+def test_hints_that_cannot_be_used_raise_one_clear_error(changed: dict[str, Any], message: str) -> None:
+    arguments = {"weights": torch.ones(4), "fields": colored(*FOUR), "mask": torch.ones(8, 8), "hint": (1.0, 2.0), "tau": 5.0} | changed
+    with pytest.raises(ShapeError, match=message):
+        hint_weights(**arguments)
+
+
+@pytest.mark.parametrize("tau", [0, -1.0, math.nan, math.inf, "10"])
+def test_a_spread_that_is_not_positive_is_refused(tau: Any) -> None:
+    with pytest.raises(ConfigError, match="tau"):
+        hint_weights(torch.ones(4), colored(*FOUR), torch.ones(8, 8), (1.0, 2.0), tau)
+    with pytest.raises(ConfigError, match="tau"):
+        palette().colorize(photograph(20, 30), hints=[Hint((3, 4), (128, 128, 128), tau)])
+
+
+RED, GREENISH = (160, 100, 115), (85, 135, 120)
+
+
+@pytest.mark.parametrize("where", [(3, 4), (3, 4, 20, 15), (0, 0, 30, 20), (29, 19)])
+def test_a_hint_reorders_the_colorings_and_drops_none(where: tuple[int, ...]) -> None:
+    photo = photograph(20, 30)
+    plain, hinted = palette().colorize(photo, n=4), palette().colorize(photo, n=4, hints=[Hint(where, GREENISH)])
+    assert shown(plain.fields)[0] == (0, 20) and shown(hinted.fields)[0] == (-20, 0)
+    assert sorted(shown(hinted.fields)) == sorted(shown(plain.fields))
+    known = [p for p in hinted.probabilities if p is not None]
+    assert len(known) == 4 and known == sorted(known, reverse=True) and sum(known) == pytest.approx(1)
+    assert np.array_equal(hinted.gray, plain.gray)
+    first = palette().colorize(photo, n=1, hints=[Hint(where, GREENISH)])
+    assert shown(first.fields) == [(-20, 0)]  # all four were weighed before one was taken
+
+
+def test_a_hint_gives_the_weights_of_its_formula() -> None:
+    """A gray photograph of one lightness, so that nothing leaves the gamut; OpenCV converts the color."""
+    photo = np.full((40, 40), 120, np.uint8)
+    hint = Hint((5, 5, 30, 30), RED)
+    a, b = cv2.cvtColor(np.float32([[np.array(RED) / 255]]), cv2.COLOR_RGB2Lab)[0, 0, 1:]
+    wanted = hint_weights(torch.tensor([0.1, 0.4, 0.2, 0.3]), colored(*FOUR), torch.ones(8, 8), (float(a), float(b)), HINT_TAU)
+    result = palette().colorize(photo, n=4, hints=[hint])
+    assert result.probabilities == pytest.approx(sorted(wanted.tolist(), reverse=True), abs=2e-3)
+
+
+def test_a_hint_tells_of_its_own_place_also_in_a_crop() -> None:
+    """Two colorings, red left and green right or the other way round; the crop keeps the picture's own coordinates."""
+    pattern = torch.zeros(2, 64, 64)
+    pattern[0, :, :32], pattern[0, :, 32:] = 0.2, -0.2
+
+    class Mirrored(PaletteCVAE):
+        def decode_features(self, z: Tensor, features: list[Tensor]) -> Tensor:
+            return z[..., :1, None, None].sign() * pattern
+
+    colorizer = Colorizer(Mirrored(), PaletteMDN([(1.0, 0.0), (-1.0, 0.0)], [0.4, 0.6]))
+    photo = np.full((60, 100), 120, np.uint8)
+    crop = (30, 10, 90, 60)
+    for where, sign in (((35, 15), 1), ((85, 55), -1), ((31, 11, 50, 50), 1)):
+        result = colorizer.colorize(photo, n=2, crop=crop, hints=[Hint(where, RED)])
+        assert result.fields[0, 0, :, 0].mean() * sign > 0.1
+    both = colorizer.colorize(photo, n=2, crop=crop, hints=[Hint((35, 15), RED, 5.0), Hint((85, 55), GREENISH, 5.0)])
+    assert both.fields[0, 0, 0, 0] > 0.1 and both.probabilities[0] > 0.99
+
+
+def test_samples_come_in_the_order_in_which_they_fit_the_hints() -> None:
+    photo = np.full((40, 40), 120, np.uint8)
+    plain = palette().colorize(photo, n=12, seed=1)
+    hinted = palette().colorize(photo, n=12, seed=1, hints=[Hint((5, 5, 30, 30), GREENISH)])
+    assert hinted.probabilities[4:] == (None,) * 8
+    assert sorted(shown(hinted.fields[4:])) == sorted(shown(plain.fields[4:]))
+    a, b = cv2.cvtColor(np.float32([[np.array(GREENISH) / 255]]), cv2.COLOR_RGB2Lab)[0, 0, 1:]
+    apart = [math.dist((a, b), (field.mean((1, 2)) * 128).tolist()) for field in hinted.fields[4:]]
+    assert apart == pytest.approx(sorted(apart), abs=0.2)
+
+
+def test_without_hints_nothing_changes() -> None:
+    photo = photograph(50, 40)
+    plain, empty = real().colorize(photo, n=6), real().colorize(photo, n=6, hints=[])
+    assert np.array_equal(plain.images, empty.images) and plain.probabilities == empty.probabilities
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (480, 640)])
+def test_a_point_is_enough_at_every_size(size: tuple[int, int]) -> None:
+    result = palette().colorize(photograph(*size), n=4, hints=[Hint((size[1] - 1, size[0] - 1), RED)])
+    assert len(result) == 4 and all(math.isfinite(p or 0) for p in result.probabilities)
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        Hint((30, 5), RED),
+        Hint((5, 20), RED),
+        Hint((-1, 5), RED),
+        Hint((5, 5, 5, 9), RED),
+        Hint((5, 5, 31, 9), RED),
+        Hint((5,), RED),
+        Hint((5, 5, 9), RED),
+        Hint((5.5, 5), RED),  # type: ignore[arg-type]
+        Hint((math.nan, 5), RED),  # type: ignore[arg-type]
+        Hint("ab", RED),  # type: ignore[arg-type]
+        Hint((5, 5), (256, 0, 0)),
+        Hint((5, 5), (-1, 0, 0)),
+        Hint((5, 5), (0.5, 0.5, 0.5)),  # type: ignore[arg-type]
+        Hint((5, 5), (1, 2)),  # type: ignore[arg-type]
+    ],
+)
+def test_hints_outside_the_picture_or_without_a_color_are_refused(hint: Hint) -> None:
+    with pytest.raises(ConfigError, match="hint"):
+        palette().colorize(photograph(20, 30), hints=[hint])
+
+
+def test_a_hint_must_lie_in_the_crop() -> None:
+    with pytest.raises(ConfigError, match="hint"):
+        palette().colorize(photograph(20, 30), crop=(10, 0, 30, 20), hints=[Hint((5, 5), RED)])

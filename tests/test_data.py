@@ -26,6 +26,8 @@ from torch.utils.data import DataLoader
 
 from divcolor_lib import data
 from divcolor_lib.errors import CheckpointError, ConfigError, DataError, ImageError, ShapeError
+from divcolor_lib.lab import join
+from divcolor_lib.portraits import Portraits
 
 
 def picture(seed: int, height: int = 64, width: int = 64) -> NDArray[np.uint8]:
@@ -737,6 +739,142 @@ def test_fewer_people_than_parts_is_said_clearly() -> None:
 def test_fractions_that_make_no_sense_are_config_errors(fractions: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="fractions"):
         data.split_by_group(["a", "b", "c", "d"], 0, fractions)
+
+
+# --- What a data set holds ----------------------------------------------------------------------------------------
+
+
+def colored(L: float, a: float, b: float, size: int = 64) -> torch.Tensor:
+    """One picture (1, size, size, 3) of one Lab color."""
+    ab = torch.tensor([a, b]).view(1, 2, 1, 1).expand(1, 2, size, size) / 128
+    return join(torch.full((1, 1, size, size), L / 50 - 1), ab)
+
+
+@pytest.mark.parametrize(("L", "b", "ita"), [(70, 20, 45.0), (50, 15, 0.0), (35, 15, -45.0), (67.32, 10, 60.0), (60, -10, 135.0)])
+def test_the_tone_of_one_color_has_a_closed_form(L: float, b: float, ita: float) -> None:
+    light, angle = data.face_tone(colored(L, 10, b))
+    assert light.shape == angle.shape == (1,)
+    assert light.item() == pytest.approx(L, abs=0.3) and angle.item() == pytest.approx(ita, abs=2)
+
+
+@pytest.mark.parametrize("size", [16, 64, 100])
+def test_the_tone_is_the_median_over_the_box_and_nothing_else(size: int) -> None:
+    images = stack(5, size)
+    light, angle = data.face_tone(images, chunk=2)
+    top, bottom, left, right = (round(edge * size / 64) for edge in (26, 42, 22, 42))
+    for image, found_light, found_angle in zip(images.numpy(), light.tolist(), angle.tolist()):
+        inside = rgb2lab(image)[top:bottom, left:right].reshape(-1, 3)
+        middle = np.sort(inside, axis=0)[(len(inside) - 1) // 2]
+        assert found_light == pytest.approx(middle[0], abs=0.02)
+        assert found_angle == pytest.approx(np.degrees(np.arctan2(middle[0] - 50, middle[2])), abs=0.3)
+    outside = images.clone()
+    outside[:, :top], outside[:, bottom:], outside[:, :, :left], outside[:, :, right:] = 0, 255, 7, 99
+    assert torch.equal(data.face_tone(outside)[1], angle)
+
+
+def test_a_few_dark_pixels_do_not_move_the_tone_and_light_does() -> None:
+    face = colored(65, 12, 18)
+    glasses = face.clone()
+    glasses[:, 28:31] = 0
+    assert data.face_tone(glasses)[1].item() == pytest.approx(data.face_tone(face)[1].item(), abs=1e-3)
+    brighter = (face.float() * 1.2).clamp(max=255).to(torch.uint8)
+    assert data.face_tone(brighter)[1] > data.face_tone(face)[1] + 5
+
+
+def test_the_faces_of_portraits_are_in_the_box() -> None:
+    """The skin of a drawn person has one color, so the box has its hue; the lightness is that of the skin's shade."""
+    gray, ab = Portraits(40, seed=3).batch(range(40))
+    drawn = join(gray, ab)
+    top, bottom, left, right = data.FACE_BOX
+    lab = rgb2lab(drawn.numpy())[:, top:bottom, left:right].reshape(40, -1, 3)
+    hue = np.degrees(np.arctan2(*np.median(lab, axis=1)[:, [2, 1]].T))
+    assert (abs(hue - np.degrees(np.arctan2(19, 14))) < 15).all()
+    assert 20 < data.face_tone(drawn)[0].min() < data.face_tone(drawn)[0].max() < 95
+
+
+def test_a_tone_needs_pictures() -> None:
+    with pytest.raises(ShapeError, match="shape"):
+        data.face_tone(torch.empty(0, 8, 8, 3, dtype=torch.uint8))
+    with pytest.raises(ShapeError):
+        data.face_tone(torch.zeros(8, 8, 3, dtype=torch.uint8))
+    assert torch.isfinite(data.face_tone(torch.full((1, 1, 1, 3), 9, dtype=torch.uint8))[1]).all()  # a box of one pixel
+
+
+def test_a_statement_counts_and_measures() -> None:
+    images = torch.cat([colored(L, 10, 20) for L in (40, 50, 60, 70, 80)])
+    photos = data.Photos(images, list("12345"), ["ann", "ann", "bo", "cy", "cy"])
+    told = data.statement(photos, seed=3)
+    assert json.loads(json.dumps(told))["images of a person"] == {"1": 1, "2": 2}
+    assert (told["images"], told["people"], told["single tint"]) == (5, 3, 5)  # one color each: a single tint
+    assert told["sha256 of the pixels"] == data.content_hash(photos) and told["source"] == photos.source
+    assert told["split"]["seed"] == 3 and sum(told["split"]["images"]) == 5 and sum(told["split"]["people"]) == 3
+    L = data.face_tone(images)[0].double().numpy()
+    ita = data.face_tone(images)[1].double().numpy()
+    for name, values in (("L", L), ("ITA", ita)):
+        facts = told[name]
+        assert facts["counts"] == np.histogram(values, facts["edges"])[0].tolist() and sum(facts["counts"]) == 5
+        assert facts["quantiles"] == pytest.approx(np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]))
+        assert facts["photographs"] == pytest.approx(values.std())
+        squares = values[:2].var() * 2 + values[3:].var() * 2
+        assert facts["within a person"] == pytest.approx((squares / 2) ** 0.5)
+
+
+def test_a_statement_of_few_people_has_no_split_and_values_beyond_the_edges_count() -> None:
+    told = data.statement(data.Photos(colored(60, 0, -10), ["a"], ["a"]))
+    assert told["split"] is None and told["ITA"]["within a person"] is None
+    assert told["ITA"]["counts"][-1] == 1 == sum(told["ITA"]["counts"])  # 135 degrees
+
+
+@pytest.fixture(scope="module")
+def crowd() -> data.Photos:
+    """Thirty people of one to four photographs; those of one person are alike but for noise."""
+    rng = np.random.default_rng(0)
+    images, groups = [], []
+    for person in range(30):
+        for _ in range(1 + person % 4):
+            images.append(np.clip(picture(person, 32, 32) + rng.normal(0, 6, (32, 32, 3)), 0, 255).astype(np.uint8))
+            groups.append(f"p{person}")
+    return data.Photos(torch.from_numpy(np.stack(images)), [str(i) for i in range(len(images))], groups)
+
+
+def test_copying_leaks_where_people_are_torn_apart(crowd: data.Photos) -> None:
+    found = data.leakage(crowd, splits=4, fractions=(0.6, 0.1, 0.3), side=8)
+    for leaky, hidden, apart, share, copied, clean in zip(
+        *(found[name] for name in ("by image", "own person hidden", "by person", "copied from the own person", "copied")),
+        found["copied, own person hidden"],
+    ):
+        assert 0.2 < share <= 1 and copied < 0.5 * clean
+        assert leaky < 0.8 * hidden and leaky < 0.8 * apart
+        assert leaky <= hidden + share * (copied - clean) + 1e-6  # what was not copied from the own person does not change
+    parts = [data.split_by_group(crowd.groups, seed, (0.6, 0.1, 0.3)) for seed in range(4)]
+    assert found["train"] == [len(part.train) for part in parts] and found["test"] == [len(part.test) for part in parts]
+    assert found["side"] == 8
+
+
+def test_the_errors_of_copying_agree_with_a_direct_search(crowd: data.Photos) -> None:
+    found = data.leakage(crowd, splits=1, fractions=(0.6, 0.1, 0.3), side=8)
+    parts = data.split_by_group(crowd.groups, 0, (0.6, 0.1, 0.3))
+    lab = rgb2lab(crowd.images.numpy())
+    small = lab[..., 0].reshape(-1, 8, 4, 8, 4).mean((2, 4)).reshape(len(crowd), -1)
+    errors = []
+    for i in parts.test:
+        likeness = [np.corrcoef(small[i], small[j])[0, 1] for j in parts.train]
+        copied = lab[parts.train[int(np.argmax(likeness))], ..., 1:]
+        errors.append(np.sqrt(((lab[i, ..., 1:] - copied) ** 2).mean()) / 128)
+    assert found["by person"][0] == pytest.approx(np.mean(errors), rel=1e-3)
+
+
+def test_without_a_second_photograph_of_anyone_nothing_leaks() -> None:
+    found = data.leakage(photos_of(20), splits=2, fractions=(0.5, 0.0, 0.5), side=4)
+    assert found["copied from the own person"] == [0.0, 0.0] and found["copied"] == [None, None]
+    assert found["by image"] == found["own person hidden"]
+
+
+def test_leakage_needs_a_test_part_and_people() -> None:
+    with pytest.raises(ConfigError, match="test part"):
+        data.leakage(photos_of(9), fractions=(0.5, 0.5, 0.0))
+    with pytest.raises(DataError, match="cannot be split"):
+        data.leakage(photos_of(2))
 
 
 # --- Sources and batches -------------------------------------------------------------------------------------------

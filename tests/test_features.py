@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from divcolor_lib import features as features_module
+from divcolor_lib.colorize import Colorizer
 from divcolor_lib.cvae import CVAE, CVAEConfig
-from divcolor_lib.errors import ConfigError, DivcolorError, ShapeError
-from divcolor_lib.features import code_table, gray_features
+from divcolor_lib.data import TensorFields
+from divcolor_lib.errors import CheckpointError, ConfigError, DataError, DivcolorError, ShapeError
+from divcolor_lib.features import KINDS, ZhangNet, code_table, gray_features, input_shape, mdn_inputs, stored_features
+from divcolor_lib.mdn import MDN, MDNConfig
+from divcolor_lib.train import CodeSource, FitConfig, MDNTask, Objective, Recipe, fit, train_colorizer
 
 DESIGNS = ("unet", "reference")
 
@@ -129,3 +140,381 @@ def test_progress_is_shown_only_on_request(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == ""
     code_table(network, batches(1), progress=True)
     assert "codes" in capsys.readouterr().err
+
+
+# --- kinds of features ---
+
+
+class SmallNet(nn.Module):
+    """Stands for Zhang's network: the same output shape from one convolution, in the blink of an eye."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.drop = nn.Conv2d(1, 512, 3, stride=2, padding=1), nn.Dropout(0.5)
+
+    def forward(self, gray: Tensor) -> Tensor:
+        x: Tensor = self.drop(F.interpolate(self.conv(gray), size=(28, 28)).relu())
+        return x
+
+
+@pytest.fixture(scope="module")
+def small() -> SmallNet:
+    torch.manual_seed(3)
+    return SmallNet().train()
+
+
+def found_inputs(kind: str, gray: Tensor, network: CVAE, zhang: nn.Module | None) -> Tensor:
+    with torch.no_grad():
+        return mdn_inputs(kind, gray, network.eval().gray_features(gray), zhang)
+
+
+def test_every_kind_gives_what_it_says(small: SmallNet) -> None:
+    network, [(gray, _)] = build("unet"), batches(3)
+    found = {kind: found_inputs(kind, gray, network, small) for kind in KINDS}
+    shapes = {kind: tuple(value.shape[1:]) for kind, value in found.items()}
+    assert shapes == {
+        "encoder": network.feature_shape,
+        "pixels": (1, 16, 16),
+        "none": (1, 1, 1),
+        "zhang": (512, 4, 4),
+        "zhang-map": (512, 28, 28),
+    }
+    torch.testing.assert_close(found["encoder"], gray_features(network, gray), rtol=0, atol=0)
+    torch.testing.assert_close(found["pixels"], gray.unflatten(2, (16, 4)).unflatten(4, (16, 4)).mean((3, 5)), rtol=0, atol=1e-6)
+    assert not found["none"].any()
+    with torch.no_grad():
+        map_ = F.interpolate(small.conv(gray), size=(28, 28)).relu()
+    torch.testing.assert_close(found["zhang-map"], map_, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found["zhang"], map_.unflatten(2, (4, 7)).unflatten(4, (4, 7)).mean((3, 5)), rtol=0, atol=1e-5)
+    assert small.training and small.drop.training, "the network's mode must come back"
+    assert not found["zhang"].requires_grad
+    for kind in ("encoder", "pixels", "zhang", "zhang-map"):
+        assert float((found[kind][0] - found[kind][1]).abs().max()) > 1e-3, "photographs must differ"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shape_of_each_kind_is_known_before_the_features_are(kind: str, small: SmallNet) -> None:
+    network, [(gray, _)] = build("unet"), batches(2)
+    assert input_shape(kind, network, small) == tuple(found_inputs(kind, gray, network, small).shape[1:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_holds_the_kind_that_was_asked_for(kind: str, small: SmallNet) -> None:
+    network, parts = build("unet"), batches(2, 1)
+    features, mu, _ = code_table(network, parts, kind=kind, zhang=small)
+    gray = torch.cat([gray for gray, _ in parts])
+    assert features.dtype == torch.float16
+    torch.testing.assert_close(features.float(), found_inputs(kind, gray, network, small), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(mu, code_table(network.train(), parts)[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["zhang", "zhang-map"])
+def test_features_of_zhangs_network_need_the_network(kind: str) -> None:
+    network, [(gray, ab)] = build("unet"), batches(1)
+    for call in (
+        lambda: mdn_inputs(kind, gray, []),
+        lambda: input_shape(kind, network),
+        lambda: code_table(network, [(gray, ab)], kind=kind),
+    ):
+        with pytest.raises(ConfigError, match="no such network"):
+            call()
+
+
+def test_an_unknown_kind_is_refused_with_the_list_of_those_that_exist() -> None:
+    with pytest.raises(ConfigError, match=r"unknown features `vgg`.*encoder, pixels, none, zhang, zhang-map"):
+        mdn_inputs("vgg", torch.zeros(1, 1, 64, 64), [])
+    with pytest.raises(ConfigError, match="unknown features `vgg`"):
+        MDNConfig(features="vgg")
+
+
+@pytest.mark.parametrize(("kind", "design"), [*((kind, "heads") for kind in KINDS if kind != "zhang-map"), ("zhang-map", "reference")])
+def test_a_colorizer_whose_mdn_reads_other_features_trains_colors_and_comes_back(
+    kind: str, design: str, small: SmallNet, tmp_path: Path
+) -> None:
+    gray, ab = batches(8)[0]
+    source = TensorFields(gray, ab)
+    recipe = Recipe(
+        "tiny",
+        CVAEConfig(latent=2, width=0.1),
+        MDNConfig(design, latent=2, components=2, representatives=2, width=0.05, features=kind),
+        Objective(),
+        cvae_fit=FitConfig(2, batch=4),
+        mdn_fit=FitConfig(2, batch=4),
+    )
+    trained = train_colorizer(recipe, source, source, progress=False, zhang=small)
+    assert trained.mdn is not None
+    assert trained.mdn.config.features == kind and trained.mdn.config.inputs == input_shape(kind, trained.cvae, small)
+    colorizer = Colorizer(trained.cvae, trained.mdn, zhang=small)
+    fields, weights = colorizer.predict(gray)
+    assert fields.shape == (8, 2, 2, 64, 64)
+    features = found_inputs(kind, gray, trained.cvae, small)
+    with torch.no_grad():
+        wanted = trained.mdn.representatives(features)[0].sort(dim=1, descending=True).values
+    torch.testing.assert_close(weights, wanted, rtol=0, atol=1e-6)
+    colorizer.save(tmp_path / "c.safetensors")
+    loaded = Colorizer.from_checkpoint(tmp_path / "c.safetensors", zhang=small)
+    assert loaded.mdn.config == trained.mdn.config
+    torch.testing.assert_close(loaded.predict(gray)[0], fields, rtol=0, atol=5e-3)
+    assert loaded.sample(gray[:1], 3).shape == (1, 3, 2, 64, 64)
+    if kind == "none":
+        torch.testing.assert_close(weights, weights[:1].expand_as(weights), rtol=0, atol=1e-6)
+    if kind.startswith("zhang"):
+        with pytest.raises(ConfigError, match="no such network"):
+            Colorizer.from_checkpoint(tmp_path / "c.safetensors").predict(gray)
+
+
+# --- Zhang's network ---
+
+PUBLISHED_CONVOLUTIONS = {  # name: (shape of the weight, stride, dilation)
+    "model1.0": ((64, 1, 3, 3), 1, 1),
+    "model1.2": ((64, 64, 3, 3), 2, 1),
+    "model2.0": ((128, 64, 3, 3), 1, 1),
+    "model2.2": ((128, 128, 3, 3), 2, 1),
+    "model3.0": ((256, 128, 3, 3), 1, 1),
+    "model3.2": ((256, 256, 3, 3), 1, 1),
+    "model3.4": ((256, 256, 3, 3), 2, 1),
+    "model4.0": ((512, 256, 3, 3), 1, 1),
+    "model4.2": ((512, 512, 3, 3), 1, 1),
+    "model4.4": ((512, 512, 3, 3), 1, 1),
+    **{f"model{block}.{place}": ((512, 512, 3, 3), 1, 2) for block in (5, 6) for place in (0, 2, 4)},
+    **{f"model7.{place}": ((512, 512, 3, 3), 1, 1) for place in (0, 2, 4)},
+    "model8.0": ((512, 256, 4, 4), 2, 1),
+    "model8.2": ((256, 256, 3, 3), 1, 1),
+    "model8.4": ((256, 256, 3, 3), 1, 1),
+    "model8.6": ((313, 256, 1, 1), 1, 1),
+}
+PUBLISHED_NORMS = {"model1.4": 64, "model2.4": 128, "model3.6": 256, "model4.6": 512, "model5.6": 512, "model6.6": 512, "model7.6": 512}
+
+
+def published_shapes() -> dict[str, tuple[int, ...]]:
+    """Every tensor of the published file, by name."""
+    shapes: dict[str, tuple[int, ...]] = {"model_out.weight": (2, 313, 1, 1)}
+    for name, (weight, _, _) in PUBLISHED_CONVOLUTIONS.items():
+        outputs = weight[1] if name == "model8.0" else weight[0]
+        shapes |= {f"{name}.weight": weight, f"{name}.bias": (outputs,)}
+    for name, channels in PUBLISHED_NORMS.items():
+        shapes |= {f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
+        shapes[f"{name}.num_batches_tracked"] = ()
+    return shapes
+
+
+@pytest.fixture(scope="module")
+def made_up() -> dict[str, Tensor]:
+    """Weights of the published names and shapes, with activations of ordinary size."""
+    random = torch.Generator().manual_seed(5)
+    state = {}
+    for name, shape in published_shapes().items():
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(0)
+        elif name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
+            state[name] = 0.5 + torch.rand(shape, generator=random)
+        elif len(shape) == 4:
+            inputs = shape[1] * 9 if not name.startswith("model8.0") else shape[0] * 4
+            state[name] = torch.randn(shape, generator=random) * (2 / inputs) ** 0.5
+        else:
+            state[name] = 0.2 * torch.randn(shape, generator=random)
+    return state
+
+
+@pytest.fixture(scope="module")
+def weights_file(made_up: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("zhang") / "weights.pth"
+    torch.save(made_up, path)
+    yield path
+    path.unlink()  # 129 MB
+
+
+def hollow() -> dict[str, Tensor]:
+    """The published names and shapes, with one number behind each tensor, so that a file of them is small."""
+    return {name: torch.zeros(()).expand(shape) for name, shape in published_shapes().items()}
+
+
+@pytest.fixture(scope="module")
+def zhang(weights_file: Path) -> ZhangNet:
+    return ZhangNet.from_published(weights_file)
+
+
+def by_hand(state: dict[str, Tensor], gray: Tensor, last: int) -> list[Tensor]:
+    """Apply blocks 1 to `last` from the tensors alone; return the tensor after each ReLU."""
+    x = (50 * F.interpolate(gray, size=(224, 224), mode="bilinear", align_corners=False)) / 100  # (L - 50) / 100, as L = 50 gray + 50
+    after_relu = []
+    for block in range(1, last + 1):
+        for name, (_, stride, dilation) in PUBLISHED_CONVOLUTIONS.items():
+            if name.startswith(f"model{block}."):
+                weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+                x = F.conv2d(x, weight, bias, stride=stride, padding=dilation, dilation=dilation).clamp(min=0)
+                after_relu.append(x)
+        norm = next(name for name in PUBLISHED_NORMS if name.startswith(f"model{block}."))
+        mean, variance, scale, shift = (
+            state[f"{norm}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        x = (x - mean) / (variance + 1e-5).sqrt() * scale + shift
+    return [*after_relu, x]
+
+
+def test_names_and_shapes_are_those_of_the_published_weights() -> None:
+    own = {name: tuple(value.shape) for name, value in ZhangNet().state_dict().items()}
+    assert own == published_shapes()
+    assert sum(value.numel() for value in ZhangNet().parameters()) == 32_236_011
+
+
+def test_the_features_are_the_last_of_block_7_after_relu_and_before_the_batch_norm(zhang: ZhangNet, made_up: dict[str, Tensor]) -> None:
+    gray = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    assert not any(part.training for part in zhang.modules())
+    with torch.no_grad():
+        found = zhang(gray)
+        *maps, normalized = by_hand(made_up, gray, 7)
+    assert found.shape == (1, 512, 28, 28) and float(found.min()) == 0 and 0.05 < float(found.std()) < 100
+    torch.testing.assert_close(found, maps[-1], rtol=1e-3, atol=1e-3 * float(found.std()))
+    sizes = [tuple(each.shape[1:]) for each in maps]
+    assert sizes[:4] == [(64, 224, 224), (64, 112, 112), (128, 112, 112), (128, 56, 56)]
+    assert sizes[6:] == [(256, 28, 28), *[(512, 28, 28)] * 12]
+    with torch.no_grad():
+        hidden = normalized
+        for name in ("model8.0", "model8.2", "model8.4", "model8.6"):
+            weight, bias = made_up[f"{name}.weight"], made_up[f"{name}.bias"]
+            if name == "model8.0":
+                hidden = F.conv_transpose2d(hidden, weight, bias, stride=2, padding=1).relu()
+            elif name == "model8.6":
+                hidden = F.conv2d(hidden, weight, bias)
+            else:
+                hidden = F.conv2d(hidden, weight, bias, padding=1).relu()
+        classes = hidden.exp() / hidden.exp().sum(1, keepdim=True)
+        wanted = 110 * torch.einsum("oc,bchw->bohw", made_up["model_out.weight"][:, :, 0, 0], classes)
+        torch.testing.assert_close(zhang.colors(gray) * 128, wanted, rtol=1e-3, atol=1e-3 * float(wanted.std()) + 1e-4)
+    assert wanted.shape == (1, 2, 56, 56)
+
+
+def test_features_follow_the_photograph_and_refuse_another_shape(zhang: ZhangNet) -> None:
+    with pytest.raises(ShapeError, match="`gray` has shape"):
+        zhang(torch.zeros(1, 3, 64, 64))
+    table = code_table(build("unet"), batches(1), kind="zhang", zhang=zhang)[0]
+    assert table.shape == (1, 512, 4, 4) and table.dtype == torch.float16 and bool(table.isfinite().all())
+
+
+def test_older_files_without_counters_load_too(tmp_path: Path) -> None:
+    torch.save({name: value for name, value in hollow().items() if not name.endswith("tracked")}, tmp_path / "old.pth")
+    assert not ZhangNet.from_published(tmp_path / "old.pth").state_dict()["model7.4.weight"].any()
+
+
+def test_a_name_with_a_hash_must_match_the_content(weights_file: Path, tmp_path: Path) -> None:
+    start = hashlib.sha256(weights_file.read_bytes()).hexdigest()[:8]
+    right, wrong = tmp_path / f"colors-{start}.pth", tmp_path / features_module.ZHANG_FILE
+    right.symlink_to(weights_file)
+    wrong.symlink_to(weights_file)
+    assert isinstance(ZhangNet.from_published(right), ZhangNet)
+    with pytest.raises(CheckpointError, match=f"starts with {start}, its name says 9b330a0b"):
+        ZhangNet.from_published(wrong)
+
+
+def test_a_file_that_is_absent_or_damaged_is_one_clear_error(weights_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no such file.*absent\.pth"):
+        ZhangNet.from_published(tmp_path / "absent.pth")
+    content = weights_file.read_bytes()
+    for name, damaged in {"cut.pth": content[:1_000_000], "empty.pth": b"", "text.pth": b"not weights"}.items():
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=f"damaged.*{name}") as caught:
+            ZhangNet.from_published(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(CheckpointError, match="no such file"):
+        ZhangNet.from_published(tmp_path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    made_up = hollow()
+    other = {
+        "lacks model3.0.bias": {name: value for name, value in made_up.items() if name != "model3.0.bias"},
+        "unknown model9.weight": {**made_up, "model9.weight": torch.zeros(1)},
+        "another shape of model_out.weight": {**made_up, "model_out.weight": torch.zeros(2, 529, 1, 1)},
+        "holds no state_dict": [torch.zeros(2)],
+        "holds no state_dict ": {"epoch": 3},
+    }
+    for told, state in other.items():
+        torch.save(state, tmp_path / "other.pth")
+        with pytest.raises(CheckpointError, match=told.strip()):
+            ZhangNet.from_published(tmp_path / "other.pth")
+
+
+class Harmful:
+    """What a malicious file could hold: unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
+    trace = tmp_path / "was-run"
+    torch.save({"model1.0.weight": Harmful(trace)}, tmp_path / "harmful.pth")
+    with open(tmp_path / "plain.pth", "wb") as opened:
+        pickle.dump(Harmful(trace), opened, protocol=2)
+    for name in ("harmful.pth", "plain.pth"):
+        with pytest.raises(CheckpointError, match="damaged"):
+            ZhangNet.from_published(tmp_path / name)
+        assert not trace.exists()
+
+
+# --- stored features ---
+
+
+def stored(tmp_path: Path, count: int, scale: float = 1.0) -> tuple[list[Path], np.ndarray]:
+    arrays = scale * np.random.default_rng(0).random((count, 512, 28, 28)).astype(np.float32)
+    paths = [tmp_path / f"{number}.npz" for number in range(count)]
+    for path, array in zip(paths, arrays):
+        np.savez(path, array)
+    return paths, arrays
+
+
+def test_stored_features_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    paths, arrays = stored(tmp_path, 3)
+    order = [2, 0, 1]
+    pooled = stored_features([paths[i] for i in order])
+    assert pooled.shape == (3, 512, 4, 4) and pooled.dtype == torch.float16
+    np.testing.assert_allclose(pooled.float(), arrays[order].reshape(3, 512, 4, 7, 4, 7).mean((3, 5)), rtol=1e-3)
+    whole = stored_features([str(path) for path in paths], "zhang-map")
+    assert whole.shape == (3, 512, 28, 28)
+    np.testing.assert_allclose(whole.float(), arrays, rtol=1e-3, atol=1e-7)
+
+
+def test_stored_features_equal_those_of_the_network_that_made_them(tmp_path: Path, small: SmallNet) -> None:
+    network, [(gray, ab)] = build("unet"), batches(2)
+    for number, feature in enumerate(found_inputs("zhang-map", gray, network, small)):
+        np.savez(tmp_path / f"{number}.npz", feature.numpy())
+    for kind in ("zhang", "zhang-map"):
+        table = code_table(network, [(gray, ab)], kind=kind, zhang=small)[0]
+        torch.testing.assert_close(stored_features([tmp_path / "0.npz", tmp_path / "1.npz"], kind), table, rtol=1e-3, atol=1e-3)
+
+
+def test_an_mdn_learns_from_stored_features(tmp_path: Path) -> None:
+    """Two kinds of photographs, two codes: with features that tell them apart the NLL falls far below that of one cloud."""
+    paths = []
+    for number in range(16):
+        array = np.zeros((512, 28, 28), np.float32)
+        array[: 256 if number % 2 else 128] = 1
+        paths.append(tmp_path / f"{number}.npz")
+        np.savez(paths[-1], array)
+    features = stored_features(paths)
+    mu = torch.where(torch.arange(16) % 2 == 1, 2.0, -2.0)[:, None].repeat(1, 2)
+    source = CodeSource(features, torch.cat([mu, torch.full_like(mu, -4.0)], 1))
+    torch.manual_seed(0)
+    mdn = MDN.build(MDNConfig(inputs=(512, 4, 4), latent=2, components=1, representatives=2, width=0.1, dropout=0.0, features="zhang"))
+    history = fit(MDNTask(mdn, "exact", source, 16), source, FitConfig(150, 16, 1e-2, warmup=5, average=0.0, flip=False), progress=False)
+    assert history.validation[-1]["nll"] < 1.5  # one Gaussian around both codes has 4.2
+
+
+def test_stored_features_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    paths, _ = stored(tmp_path, 1)
+    with pytest.raises(ConfigError, match="`encoder` are not stored"):
+        stored_features(paths, "encoder")
+    with pytest.raises(DataError, match="no feature file was named"):
+        stored_features([])
+    with pytest.raises(DataError, match=r"no such feature file.*absent\.npz"):
+        stored_features([*paths, tmp_path / "absent.npz"])
+    np.savez(tmp_path / "small.npz", np.zeros((512, 4, 4)))
+    with pytest.raises(DataError, match=r"shape \(512, 4, 4\).*small\.npz"):
+        stored_features([tmp_path / "small.npz"])
+    huge, _ = stored(tmp_path, 1, scale=1e6)
+    with pytest.raises(ShapeError, match=r"0\.npz.*half precision"):
+        stored_features(huge)

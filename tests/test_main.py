@@ -22,7 +22,7 @@ import divcolor_lib
 import divcolor_lib.__main__ as cli
 from divcolor_lib.colorize import Colorizer
 from divcolor_lib.cvae import CVAEConfig
-from divcolor_lib.data import SPLIT_SEED, load, split_by_group, without_single_tint
+from divcolor_lib.data import SPLIT_SEED, face_tone, load, split_by_group, statement, without_single_tint
 from divcolor_lib.mdn import MDNConfig
 from divcolor_lib.train import FitConfig, Objective, Recipe, read_tensors
 
@@ -32,9 +32,9 @@ COLUMNS = {"eob@1", "eob@5", "eob@8", "eob_pooled@8", "variance@8", "deltaE@8"}
 COUNTS = {"train": 24, "val": 6, "test": 10}
 OPTIONS = {
     "train": "--recipe --data --out --run --stage --scale --seed --profile --precision --snapshot-every --record",
-    "evaluate": "--data --split --checkpoint --samples --limit --json",
+    "evaluate": "--data --split --checkpoint --samples --limit --record --json",
     "colorize": "PHOTO -n --crop --checkpoint --out --grid --seed",
-    "data": "folder --json",
+    "data": "folder --json --record",
 }
 
 
@@ -389,6 +389,54 @@ def test_photographs_are_measured_by_person_and_split(trained: Path, lfw: Path, 
         assert "portraits" not in measured
 
 
+def test_a_record_of_portraits_holds_what_was_measured_and_on_what(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    measured = evaluated(["--limit", "4", "--record", "toy-test"], trained, capsys)
+    record = json.loads((tmp_path / "book" / "results" / "toy-test.json").read_text())
+    assert {key: record[key] for key in measured} == measured
+    assert record["name"] == "toy-test" and record["library"] == divcolor_lib.__version__ and len(record["commit"]) >= 7
+    assert {"torch", "numpy", "python"} <= set(record["machine"])
+    assert record["data"]["kind"] == "portraits" and record["data"]["seed"] == cli._portraits("test").seed
+    assert "proxies" not in record and "each" not in record
+
+
+def test_a_record_of_photographs_holds_errors_by_proxy_and_no_names(
+    trained: Path, lfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    measured = evaluated(["--data", str(lfw), "--split", "all", "--record", "toy-faces"], trained, capsys)
+    text = (tmp_path / "book" / "results" / "toy-faces.json").read_text()
+    assert "Ann_" not in text
+    record = json.loads(text)
+    photos = load(lfw, cache=False)
+    assert record["data"]["kind"] == "photographs" and len(record["data"]["sha256"]) == 64
+    assert (record["images"], record["groups"]) == (len(photos), 15) == (measured["images"], measured["groups"])
+    assert set(record["each"]) == {"person", "model", "regression", "k-means 8"}
+    first = {group: number for number, group in enumerate(dict.fromkeys(photos.groups))}
+    assert record["each"]["person"] == [first[group] for group in photos.groups]
+    for row in record["rows"]:
+        assert "each" not in row
+    model = record["rows"][0]
+    assert np.mean(record["each"]["model"]["eob@8"]) == pytest.approx(model["eob@8"], abs=1e-5)
+    assert set(record["proxies"]) == {"lightness", "typology angle", "images of the person"}
+    light, angle = face_tone(photos.images)
+    for name, values in (("lightness", light), ("typology angle", angle)):
+        bands = record["proxies"][name]["bands"]
+        low, high = record["proxies"][name]["edges"]
+        assert [band["label"] for band in bands] == ["0", "1", "2"]
+        chosen = values <= low
+        assert bands[0]["images"] == int(chosen.sum()) and bands[2]["images"] == int((values > high).sum())
+        assert bands[0]["people"] == len({group for group, own in zip(photos.groups, chosen.tolist()) if own})
+        errors = torch.tensor(record["each"]["model"]["eob@8"])
+        assert bands[0]["model eob@8"] == pytest.approx(float(errors[chosen].mean()), abs=1e-5)
+        assert sum(band["images"] for band in bands) == record["images"]
+        assert {"model eob@1", "model eob@8", "regression eob@1", "mean field eob@1"} <= set(bands[1])
+    single = record["proxies"]["images of the person"]["bands"][0]
+    assert single["images"] == single["people"] == 5  # every third of fifteen people has one photograph
+
+
 def test_without_json_a_table_is_printed(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "--checkpoint", str(trained / "my.safetensors"), "--limit", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -490,3 +538,22 @@ def test_data_tells_of_a_folder_with_one_photograph(photo: Path, capsys: pytest.
     assert cli.main(["data", str(photo.parent), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["images"] == 1 and facts["single tint"] == 1
+
+
+def test_data_records_the_statement_and_what_leaks(lfw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["data", str(lfw), "--record", "toy"]) == 0
+    record = json.loads((tmp_path / "book" / "results" / "toy.json").read_text())
+    photos = load(lfw, cache=False)
+    assert record["name"] == "toy" and record["library"] == divcolor_lib.__version__ and record["machine"]["torch"] == torch.__version__
+    told = json.loads(json.dumps(statement(photos)))
+    assert {name: record[name] for name in told} == told
+    assert record["leakage"]["test"] == [len(split_by_group(photos.groups, seed).test) for seed in range(10)]
+    assert not any(str(lfw) in text for text in (tmp_path / "book" / "results" / "toy.json").read_text().splitlines())
+
+
+def test_a_record_of_too_few_people_says_so(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["data", str(photo.parent), "--record", "one"]) == 0
+    record = json.loads((tmp_path / "book" / "results" / "one.json").read_text())
+    assert record["split"] is None and record["leakage"] is None and record["people"] == 1

@@ -20,7 +20,7 @@ from divcolor_lib.cvae import CVAE, ColorRegressor, CVAEConfig
 from divcolor_lib.data import TensorFields
 from divcolor_lib.errors import CheckpointError, DataError, ShapeError
 from divcolor_lib.mdn import MDN, MDNConfig
-from divcolor_lib.portraits import Portraits, Posterior
+from divcolor_lib.portraits import CUES, WALL_ODDS, Portraits, Posterior
 from divcolor_lib.runtime import generator
 
 
@@ -562,3 +562,134 @@ def test_the_oracle_gap_is_zero_for_the_oracle_and_one_for_the_regression_networ
     assert as_regression["oracle gap"] == pytest.approx(1)
     half = torch.full((10, 3), (0.2 + found["oracle eob"]) / 2)
     assert metrics.oracle_gap(portraits, indices, half, truth, 0.2)["oracle gap"] == pytest.approx(0.5, abs=1e-5)
+
+
+# --- what is kept of every image, and errors by label ---
+
+
+def test_each_keeps_the_errors_of_every_image(table: Any) -> None:
+    rows, outputs, truth, groups, anchors = table
+    model = Fixed(outputs, regressor=anchors.regressor, anchors=anchors.tensors())
+    again = metrics.evaluate(model, numbered(truth), groups, batch=3, each=True)
+    found = np.sqrt(((numbers(outputs) - numbers(truth)[:, None]) ** 2).mean((2, 3, 4)))
+    for k in (1, 8):
+        np.testing.assert_allclose(again[0]["each"][f"eob@{k}"], found[:, :k].min(1), atol=1e-5)
+    for with_each, row in zip(again, rows):
+        kept = with_each.pop("each")
+        assert with_each == row and np.mean(kept["eob@8"]) == pytest.approx(row["eob@8"], abs=1e-5)
+
+
+def test_errors_by_label_are_means_with_their_images_and_people() -> None:
+    values = torch.rand(60, generator=generator(0))
+    groups = [str(i // 2) for i in range(60)]
+    labels = ["dark" if i < 10 else "light" if i < 35 else "middle" for i in range(60)]
+    rows = metrics.by_label({"error": values}, labels, groups)
+    assert [row["label"] for row in rows] == ["dark", "light", "middle"]
+    assert [(row["images"], row["people"]) for row in rows] == [(10, 5), (25, 13), (25, 13)]
+    assert [row["error"] for row in rows] == pytest.approx(
+        [float(values[:10].mean()), float(values[10:35].mean()), float(values[35:].mean())]
+    )
+    assert rows[0]["interval"]["error"] is None  # five people: nothing to draw from
+    assert rows[1]["interval"]["error"] == metrics.bootstrap(values[10:35], groups[10:35])
+    for wrong in (labels[:-1], [*labels, "dark"]):
+        with pytest.raises(DataError, match="labels came with 60 group names"):
+            metrics.by_label({"error": values}, wrong, groups)
+    with pytest.raises(DataError, match="59 values of `error`"):
+        metrics.by_label({"error": values[1:]}, labels, groups)
+
+
+def test_the_difference_of_two_parts_is_taken_on_the_same_draw_of_persons() -> None:
+    """Against drawing persons and then their images, by loops; persons 0 to 4 have images in both parts."""
+    noise = generator(6)
+    groups = [str(i % 20) for i in range(60)]
+    values = torch.rand(60, generator=noise)
+    first, second = torch.arange(60) < 25, torch.arange(60) >= 40
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(4000):
+        drawn = [i for person in rng.integers(0, 20, 20) for i in range(60) if i % 20 == person]
+        parts = [[float(values[i]) for i in drawn if part[i]] for part in (first, second)]
+        found.append(np.mean(parts[0]) - np.mean(parts[1]))
+    bounds = metrics.bootstrap_difference(values, first, second, groups, rounds=20000)
+    assert bounds == pytest.approx(np.quantile(found, [0.025, 0.975]), abs=0.01)
+
+
+def test_a_shift_shared_by_both_parts_cancels() -> None:
+    groups = [str(i % 30) for i in range(60)]
+    person = torch.randn(30, generator=generator(0)).double()
+    values = torch.cat([person, person + 0.25])
+    low, high = metrics.bootstrap_difference(values, torch.arange(60) >= 30, torch.arange(60) < 30, groups)
+    assert (low, high) == pytest.approx((0.25, 0.25))
+
+
+def test_a_part_that_some_draws_lack_is_refused() -> None:
+    values, groups = torch.rand(12), [str(i) for i in range(12)]
+    for count in (0, 1, 2):
+        with pytest.raises(DataError, match="no image of a part"):
+            metrics.bootstrap_difference(values, torch.arange(12) < count, torch.arange(12) >= count, groups)
+
+
+# --- expected calibration error ---
+
+
+def test_calibration_error_of_four_predictions_by_hand() -> None:
+    """Two bins: 0.2 and 0.4 hit once, 0.6 and 1.0 hit twice. 1/2 |0.3 - 0.5| + 1/2 |0.8 - 1| = 0.2."""
+    weights, hits = torch.tensor([0.2, 0.4, 0.6, 1.0]), torch.tensor([False, True, True, True])
+    assert metrics.expected_calibration_error(weights, hits, bins=2) == pytest.approx(0.2)
+    mean, share, count = metrics.reliability(weights, hits, bins=2)
+    assert (mean.tolist(), share.tolist(), count.tolist()) == (pytest.approx([0.3, 0.8]), [0.5, 1.0], [2, 2])
+
+
+def test_bins_are_closed_above_and_the_first_holds_zero() -> None:
+    weights = torch.tensor([0.0, 0.1, 0.100001, 0.5, 0.9, 0.95, 1.0], dtype=torch.float64)
+    _, _, count = metrics.reliability(weights, torch.zeros(7))
+    assert count.tolist() == [2, 1, 0, 0, 1, 0, 0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("bins", [1, 2, 7, 10, 100])
+def test_calibration_error_by_loops(bins: int) -> None:
+    noise = generator(bins)
+    weights, hits = torch.rand(40, 8, generator=noise), torch.rand(40, 8, generator=noise) < 0.3
+    total = 0.0
+    for bin_ in range(bins):
+        inside = [
+            (float(w), float(h))
+            for w, h in zip(weights.double().flatten(), hits.flatten())
+            if bin_ / bins < w <= (bin_ + 1) / bins or (bin_ == 0 and w == 0)
+        ]
+        if inside:
+            said, happened = zip(*inside)
+            total += len(inside) / 320 * abs(np.mean(said) - np.mean(happened))
+    assert metrics.expected_calibration_error(weights, hits, bins) == pytest.approx(total, abs=1e-9)
+
+
+def test_a_right_probability_has_no_calibration_error_and_a_boast_has_all_of_it() -> None:
+    hits = torch.arange(1000) % 4 == 0
+    assert metrics.expected_calibration_error(torch.full((1000,), 0.25), hits) == pytest.approx(0)
+    assert metrics.expected_calibration_error(torch.ones(1000), hits) == pytest.approx(0.75)
+    assert metrics.expected_calibration_error(torch.zeros(1000), hits) == pytest.approx(0.25)
+
+
+def test_what_is_no_probability_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"`hits` has shape \(3,\)"):
+        metrics.expected_calibration_error(torch.rand(4), torch.zeros(3))
+    for wrong in (torch.tensor([0.5, 1.2]), torch.tensor([-0.1, 0.3]), torch.tensor([float("nan"), 0.3]), torch.zeros(0)):
+        with pytest.raises(DataError, match="0 to 1"):
+            metrics.expected_calibration_error(wrong, torch.zeros(len(wrong)))
+
+
+def test_a_cue_blind_predictor_has_hardly_any_calibration_error_and_a_large_tv(portraits: Portraits) -> None:
+    """It lists every wall color with its share among all portraits: right on average, wrong for the portrait at hand."""
+    shares: dict[str, float] = {}
+    for cues, colors in WALL_ODDS.items():
+        for color, p in colors.items():
+            shares[color] = shares.get(color, 0.0) + p * CUES["wall"][cues[0]] * CUES["glasses"][cues[1]]
+    many = Portraits(400, seed=5)
+    drawn = [
+        next(name for name in shares if f"{name} wall" in many.posterior(i).names[mode]) for i, mode in enumerate(many.modes(range(400)))
+    ]
+    hits = torch.tensor([[color == name for color in shares] for name in drawn])
+    weights = torch.tensor([list(shares.values())]).expand(400, -1)
+    assert weights[0].sum().item() == pytest.approx(1)
+    assert metrics.expected_calibration_error(weights, hits) < 0.02
+    assert scores(portraits, cue_blind)["calibration"] > 0.8

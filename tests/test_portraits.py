@@ -526,3 +526,75 @@ def test_a_convolutional_network_finds_no_leak_in_texture_either(gray_at_32: tup
 def test_the_regions_cover_the_names() -> None:
     assert REGIONS == ("wall", "clothes", "skin", "hair", "hat")
     assert set(PORTRAITS.region_names(0)) <= set(REGIONS) and PORTRAITS.basis(0).shape == (len(PORTRAITS.region_names(0)), 64, 64)
+
+
+# --- hints ---
+
+
+@pytest.mark.parametrize(
+    ("region", "tau", "toward"), [("clothes", 10.0, 0.45), ("wall", 5.0, 0.45), ("clothes", 1.0, 0.05), ("hat", 25.0, 0.45)]
+)
+def test_the_modes_given_a_hint_are_what_sampling_finds(region: str, tau: float, toward: float) -> None:
+    """Draw portraits' region colors with their jitter, weigh each draw by N(h | c, tau^2 I), and count the modes."""
+    exact = PORTRAITS.posterior(found(PORTRAITS, pattern="plain", hat="hat", wall="disk", hair="long"))
+    row = exact.regions.index(region)
+    random = torch.Generator().manual_seed(0)
+    modes = torch.multinomial(exact.probabilities, 400_000, replacement=True, generator=random)
+    drawn = exact.region_colors[modes, row].double()
+    drawn = drawn + WITHIN_MODE_SD * torch.randn(drawn.shape, generator=random, dtype=torch.float64)
+    hint = exact.region_colors[0, row].double().lerp(exact.region_colors[-1, row].double(), toward)
+    weights = torch.distributions.Normal(drawn, tau).log_prob(hint).sum(1).softmax(0)
+    effective = 1 / float(weights.square().sum())
+    counted = torch.zeros_like(exact.probabilities).index_add_(0, modes, weights)
+    assert effective > 300
+    torch.testing.assert_close(exact.given_hint(region, hint, tau), counted, atol=4 / math.sqrt(effective), rtol=0)
+
+
+@pytest.mark.parametrize("tau", [0.0, 2.0, 8.0])
+def test_the_modes_given_a_hint_are_bayes_rule_with_the_jitter_in_the_variance(tau: float) -> None:
+    exact = PORTRAITS.posterior(found(PORTRAITS, pattern="striped", wall="plain"))
+    hint = (12.0, 3.0)
+    spread = math.sqrt(WITHIN_MODE_SD**2 + tau**2)
+    row = exact.regions.index("wall")
+    terms = [
+        float(p) * math.exp(-(math.dist(hint, color) ** 2) / (2 * spread**2))
+        for p, color in zip(exact.probabilities, exact.region_colors[:, row].tolist())
+    ]
+    got = exact.given_hint("wall", hint, tau)
+    assert got.dtype == torch.float64 and got.tolist() == pytest.approx([term / sum(terms) for term in terms], rel=1e-6)
+
+
+def test_a_hint_that_knows_nothing_leaves_the_modes_as_they_are_and_a_far_one_does_not_underflow() -> None:
+    exact = PORTRAITS.posterior(3)
+    torch.testing.assert_close(exact.given_hint("skin", (90.0, -90.0), 5.0), exact.probabilities)  # all modes have the same skin
+    torch.testing.assert_close(exact.given_hint("clothes", (5.0, 5.0), 1e6), exact.probabilities)
+    far = exact.given_hint("clothes", (1e4, 0.0), 0.0)
+    assert far.isfinite().all() and float(far.sum()) == pytest.approx(1)
+
+
+def test_true_modes_occur_as_often_as_they_do_given_a_hint() -> None:
+    """Hints about the drawn color of the clothes, from the portraits' own true fields: the probabilities of the true modes add up."""
+    indices = range(400)
+    _, ab = PORTRAITS.batch(indices)
+    colors = PORTRAITS.project(indices, ab[:, None])[:, 0, REGIONS.index("clothes")]
+    hints = colors + 15 * torch.randn(colors.shape, generator=torch.Generator().manual_seed(1))
+    modes = PORTRAITS.modes(indices)
+    given = [PORTRAITS.posterior(i).given_hint("clothes", hint, 15.0) for i, hint in enumerate(hints)]
+    right = torch.stack([p[mode] for p, mode in zip(given, modes)])
+    promised = torch.stack([p.square().sum() for p in given])
+    without = torch.stack([PORTRAITS.posterior(i).probabilities[mode] for i, mode in enumerate(modes)])
+    assert abs(float(right.mean() - promised.mean())) < 3 * float((right - promised).std()) / math.sqrt(400)
+    assert right.mean() > without.mean() + 0.1
+
+
+@pytest.mark.parametrize("settings", [{"region": "shoes"}, {"region": "hat"}, {"tau": -1.0}, {"tau": math.nan}, {"tau": math.inf}])
+def test_a_hint_about_nothing_that_is_there_raises_one_clear_error(settings: dict[str, object]) -> None:
+    exact = PORTRAITS.posterior(found(PORTRAITS, hat="bareheaded"))
+    with pytest.raises(ConfigError):
+        exact.given_hint(**({"region": "wall", "hint": (1.0, 2.0), "tau": 5.0} | settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("hint", [(1.0,), (1.0, 2.0, 3.0), (math.nan, 0.0)])
+def test_a_hint_that_is_no_color_raises_one_clear_error(hint: tuple[float, ...]) -> None:
+    with pytest.raises(ShapeError):
+        PORTRAITS.posterior(0).given_hint("wall", hint, 5.0)

@@ -17,6 +17,8 @@ from . import PALETTE, described, styled
 
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = PALETTE[:6]
 COLORS = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, "#000000", "#888888")
+#: Nine figures: a little below the resolution of the style, so that the notebook stays small.
+DPI = 90
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
@@ -31,7 +33,7 @@ def exchanged(g: Tensor, z: Tensor, curves: Mapping[str, tuple[Tensor, Tensor]],
     """
     x, y = _array(g), _array(z)
     with styled():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 4.3), layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 4.3), layout="constrained", dpi=DPI)
     left.plot(y, x, ls="", marker=".", ms=3, color=SKY, alpha=0.5)
     right.plot(x, y, ls="", marker=".", ms=3, color=SKY, alpha=0.5)
     for axes, name in ((left, "forward"), (right, "inverse")):
@@ -64,7 +66,7 @@ def three_logarithms(z: Tensor, logs: Mapping[str, Tensor], at: float) -> Figure
     names = list(logs)
     top = _array(logs[names[0]])
     with styled():
-        figure, (above, below) = plt.subplots(2, 1, figsize=(7.4, 6), sharex=True, layout="constrained")
+        figure, (above, below) = plt.subplots(2, 1, figsize=(7, 5.4), sharex=True, layout="constrained", dpi=DPI)
     told = []
     place = int(np.abs(x - at).argmin())
     for index, name in enumerate(names):
@@ -98,7 +100,7 @@ def pulls(z: Tensor, parts: Tensor, shares: Tensor, points: Tensor, slopes: Tens
     x, densities, r = _array(z), _array(parts), _array(shares)
     count = densities.shape[1]
     with styled():
-        figure, (above, below) = plt.subplots(2, 1, figsize=(7.4, 6), sharex=True, layout="constrained")
+        figure, (above, below) = plt.subplots(2, 1, figsize=(7, 5.4), sharex=True, layout="constrained", dpi=DPI)
     above.plot(x, densities.sum(1), color="black", lw=2.5, label="mixture")
     for k in range(count):
         above.plot(x, densities[:, k], color=COLORS[k], ls=LINES[k + 1], lw=2, label=f"component {k + 1}")
@@ -140,7 +142,7 @@ def conditionals(g: Tensor, z: Tensor, densities: Mapping[str, Tensor], weights:
     place = int(np.abs(x - asked).argmin())
     names = list(densities)
     with styled():
-        figure, places = plt.subplots(2, 2, figsize=(8.8, 7.6), layout="constrained")
+        figure, places = plt.subplots(2, 2, figsize=(8, 6.6), layout="constrained", dpi=DPI)
     maps, slices = places.flat[: len(names)], places.flat[3]
     told = []
     for index, (axes, name) in enumerate(zip(maps, names)):
@@ -159,7 +161,7 @@ def conditionals(g: Tensor, z: Tensor, densities: Mapping[str, Tensor], weights:
         maps[-1].scatter(
             x[::step], m[::step, k], s=4 + 110 * w[::step, k], marker=MARKERS[k], facecolor=COLORS[k], edgecolor="white", lw=0.6, zorder=3
         )
-    slices.set(title=f"cut at g = {asked:g}", xlabel="z", ylabel="density", xlim=(y[0], y[-1]))
+    slices.set(title=f"cut at g = {asked:g}", xlabel="z", ylabel="density", xlim=(y[0], y[-1]), xticks=np.linspace(y[0], y[-1], 5).round(1))
     slices.legend(frameon=False)
     return described(
         figure,
@@ -178,7 +180,7 @@ def gaps(dimensions: Sequence[int], apart: Mapping[str, Sequence[float]], flat: 
         limit: log K.
     """
     with styled():
-        figure, axes = plt.subplots(figsize=(7.4, 4.6), layout="constrained")
+        figure, axes = plt.subplots(figsize=(7.4, 4.6), layout="constrained", dpi=DPI)
     floor = 1e-6
     for index, (name, values) in enumerate(apart.items()):
         axes.plot(
@@ -197,8 +199,8 @@ def gaps(dimensions: Sequence[int], apart: Mapping[str, Sequence[float]], flat: 
     )
     return described(
         figure,
-        f"The mean gap in nats over the dimension of the code, on logarithmic axes. Where all dimensions are in use it falls steeply: {told}. "
-        f"With only two dimensions in use it stays level: {flat[0]:.2f} at D = {dimensions[0]} and {flat[-1]:.2f} at D = {dimensions[-1]}. "
+        "The mean gap in nats over the dimension of the code, on logarithmic axes. Where all dimensions are in use it falls steeply: "
+        f"{told}. With only two dimensions in use it stays level: {flat[0]:.2f} at D = {dimensions[0]} and {flat[-1]:.2f} at the end. "
         f"A dotted line marks log K = {limit:.2f}.",
     )
 
@@ -213,7 +215,7 @@ def fits(z: Tensor, truth: Tensor, found: Mapping[str, Tensor], facts: Mapping[s
     """
     x, exact = _array(z), _array(truth)
     with styled():
-        figure, places = plt.subplots(1, len(found), figsize=(8.8, 4.2), sharey=True, squeeze=False, layout="constrained")
+        figure, places = plt.subplots(1, len(found), figsize=(8.8, 4.2), sharey=True, squeeze=False, layout="constrained", dpi=DPI)
     told = []
     for axes, (name, parts) in zip(places.flat, found.items()):
         values = _array(parts)
@@ -244,7 +246,7 @@ def starts(
     points = _array(data)
     with styled():
         figure, places = plt.subplots(
-            2, len(runs), figsize=(8.8, 5), height_ratios=(1, 0.55), sharey="row", squeeze=False, layout="constrained"
+            2, len(runs), figsize=(8.8, 5), height_ratios=(1, 0.55), sharey="row", squeeze=False, layout="constrained", dpi=DPI
         )
     told = []
     for column, (name, (first, last, scale)) in enumerate(runs.items()):
@@ -268,7 +270,7 @@ def starts(
     places[1, 0].set_ylabel("share of points")
     return described(
         figure,
-        f"Eight clusters on a ring and where {len(ranked)} components end, for {len(runs)} starts; below, the share of the points for which "
+        f"Eight clusters on a ring and where {len(ranked)} components end, for {len(runs)} starts; below, the share of points for which "
         f"each component is the most responsible. {'; '.join(told)}.",
     )
 
@@ -282,12 +284,13 @@ def inactive(g: Tensor, truth: Tensor, runs: Mapping[str, tuple[Tensor, Tensor]]
     """
     x = _array(g)
     with styled():
-        figure, places = plt.subplots(2, len(runs), figsize=(8.6, 6.2), sharex=True, sharey="row", squeeze=False, layout="constrained")
+        figure, places = plt.subplots(
+            2, len(runs), figsize=(8.6, 6.2), sharex=True, sharey="row", squeeze=False, layout="constrained", dpi=DPI
+        )
     told = []
     step = max(1, len(x) // 24)
     for column, (name, (weights, means)) in enumerate(runs.items()):
         w, m = _array(weights), _array(means)
-        upper = (w * (m > 0)).sum(1)
         above, below = places[0, column], places[1, column]
         for k in range(w.shape[1]):
             above.plot(x, w[:, k], color=COLORS[k], ls=LINES[k], lw=2)
@@ -295,11 +298,11 @@ def inactive(g: Tensor, truth: Tensor, runs: Mapping[str, tuple[Tensor, Tensor]]
         for center in (-0.5, 0.5):
             below.axhline(center, color="#888888", lw=1, ls=":")
         above.set(title=name, ylim=(0, 1))
-        below.set(xlabel="g, given", ylim=(-0.9, 0.9))
+        below.set(xlabel="g, given", ylim=(-0.9, 0.9), xticks=[-1, -0.5, 0, 0.5, 1])
         middle = len(x) // 2
         told.append(
             f"{name}: the weights move by up to {(w.max(0) - w.min(0)).max():.2f} over g, and at g = 0 the means lie at "
-            f"{', '.join(f'{v:.2f}' for v in sorted(m[middle]))}, with {upper[middle]:.2f} of the weight above 0"
+            f"{', '.join(f'{v:.2f}' for v in sorted(m[middle]))}"
         )
     places[0, 0].set_ylabel("weights of the components")
     places[1, 0].set_ylabel("their means, active dimension")
@@ -311,37 +314,37 @@ def inactive(g: Tensor, truth: Tensor, runs: Mapping[str, tuple[Tensor, Tensor]]
     )
 
 
-def two_heads(data: Tensor, weights: Tensor, means: Tensor, scale: Tensor, rho: Tensor, representatives: Tensor) -> Figure:
-    """Draw the components of a mixture and the representatives over the same data.
+def two_heads(data: Tensor, means: Tensor, scale: Tensor, rho: Tensor, representatives: Tensor) -> Figure:
+    """Draw the components of a mixture and the representatives over the same data, a long cluster above a round one.
 
     Args:
-        data: `(N, 2)`; weights `(K,)`, means and scale `(K, 2)` of the mixture.
+        data: `(N, 2)`; means, scale: `(K, 2)`, of the mixture.
         rho: `(R,)`; representatives: `(R, 2)`.
     """
     points = _array(data)
     with styled():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 4.8), sharex=True, sharey=True, layout="constrained")
-    for axes in (left, right):
+        figure, (above, below) = plt.subplots(2, 1, figsize=(7.4, 6.6), sharex=True, sharey=True, layout="constrained", dpi=DPI)
+    for axes in (above, below):
         axes.plot(points[:, 0], points[:, 1], ls="", marker=".", ms=3, color="#bbbbbb")
-        axes.set(aspect="equal", xlabel="z, first number")
-    m, s, w = _array(means), _array(scale), _array(weights)
+        axes.set(aspect="equal", ylabel="second number")
+    m, s = _array(means), _array(scale)
     for k in range(len(m)):
-        left.add_patch(Ellipse((m[k, 0], m[k, 1]), 4 * s[k, 0], 4 * s[k, 1], fill=False, ec=COLORS[k], lw=2, ls=LINES[k]))
-        left.plot([m[k, 0]], [m[k, 1]], marker=MARKERS[k], ms=9, color=COLORS[k], mec="white")
+        above.add_patch(Ellipse((m[k, 0], m[k, 1]), 4 * s[k, 0], 4 * s[k, 1], fill=False, ec=COLORS[k], lw=2, ls=LINES[k]))
+        above.plot([m[k, 0]], [m[k, 1]], marker=MARKERS[k], ms=9, color=COLORS[k], mec="white")
     r, p = _array(representatives), _array(rho)
     for k in range(len(r)):
-        right.plot([r[k, 0]], [r[k, 1]], marker="o", ms=8 + 26 * p[k], color=ORANGE, mec="white")
-        right.annotate(f"{p[k]:.2f}", (r[k, 0], r[k, 1]), xytext=(13, 4), textcoords="offset points", fontsize=12)
-    left.set(title="mixture: means and scales", ylabel="second number")
-    right.set(title="representatives and their weights")
+        below.plot([r[k, 0]], [r[k, 1]], marker="o", ms=8 + 26 * p[k], color=ORANGE, mec="white")
+        below.annotate(f"{p[k]:.2f}", (r[k, 0], r[k, 1]), xytext=(13, 9), textcoords="offset points", fontsize=13)
+    above.set(title="mixture: means, and ellipses at two scales")
+    below.set(title="representatives and their weights", xlabel="z, first number")
     nearest = [float(np.linalg.norm(points[:, None] - centers, axis=2).min(1).mean()) for centers in (m, r)]
-    upper = [np.ptp(centers[centers[:, 0] > 0][:, 1]) if (centers[:, 0] > 0).any() else 0.0 for centers in (m, r)]
+    spread = [float(np.ptp(centers[centers[:, 1] > 0][:, 0])) if (centers[:, 1] > 0).any() else 0.0 for centers in (m, r)]
     return described(
         figure,
-        f"The same codes twice: a round cluster on the left, a long upright one on the right. First panel, {len(m)} components of a mixture "
-        f"as ellipses; their means in the long cluster spread over {upper[0]:.1f}. Second panel, {len(r)} representatives with weights "
-        f"{', '.join(f'{v:.2f}' for v in p)}; those in the long cluster spread over {upper[1]:.1f}. A code lies {nearest[0]:.2f} from the "
-        f"nearest mean and {nearest[1]:.2f} from the nearest representative, on average.",
+        f"The same codes twice: a long cluster above a round one. First panel, {len(m)} components of a mixture as ellipses; their means "
+        f"in the long cluster spread over {spread[0]:.1f}. Then {len(r)} representatives, weights "
+        f"{', '.join(f'{v:.2f}' for v in p)}; those in the long cluster spread over {spread[1]:.1f}. A code lies {nearest[0]:.2f} from "
+        f"the nearest mean and {nearest[1]:.2f} from the nearest representative, on average.",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -50,10 +51,11 @@ def data_statement(statements: Mapping[str, Mapping[str, Any]]) -> Figure:
                 )
                 middle = facts[key]["quantiles"][2]
                 axes.axvline(middle, color=PALETTE[number], lw=2, ls=LINES[number])
-            most = max(counts)
+            most, quantiles = max(counts), facts["ITA"]["quantiles"]
             told.append(
-                f"{name}: {counts.get(1, 0)} of {facts['people']} people have one photograph, one has {most}; median L {facts['L']['quantiles'][2]:.0f}, "
-                f"ITA {facts['ITA']['quantiles'][2]:.0f} degrees, half of all between {facts['ITA']['quantiles'][1]:.0f} and {facts['ITA']['quantiles'][3]:.0f}"
+                f"{name}: {counts.get(1, 0)} of {facts['people']} people have one photograph, the most that one has is {most}; "
+                f"median L {facts['L']['quantiles'][2]:.0f}, median ITA {quantiles[2]:.0f} degrees, half of all between {quantiles[1]:.0f} "
+                f"and {quantiles[3]:.0f}"
             )
         people.set(xscale="log", yscale="log", xlabel="photographs of a person", ylabel="people")
         people.legend(frameon=False, fontsize=12)
@@ -80,7 +82,7 @@ def boxes(pictures: Sequence[NDArray[np.uint8]], names: Sequence[str], light: Se
     columns = 3
     with styled():
         figure, places = plt.subplots(
-            -(-len(pictures) // columns), columns, figsize=(7.2, 2.75 * -(-len(pictures) // columns)), layout="constrained", squeeze=False
+            -(-len(pictures) // columns), columns, figsize=(6.2, 2.45 * -(-len(pictures) // columns)), layout="constrained", squeeze=False
         )
         for axes in places.flat:
             axes.axis("off")
@@ -112,7 +114,7 @@ def exposures(
     middle = float(np.interp(0.0, stops, first))
     told = []
     with styled():
-        figure = plt.figure(figsize=(7.2, 6.0), layout="constrained")
+        figure = plt.figure(figsize=(6.4, 5.6), layout="constrained")
         above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[1, 1.9]))
         for axes, picture, name in zip(above.subplots(1, len(pictures)), pictures, names):
             axes.imshow(picture, interpolation="nearest")
@@ -129,14 +131,14 @@ def exposures(
         chart.legend(frameon=False, loc="lower right")
     return described(
         figure,
-        f"One photograph in {len(pictures)} lights ({', '.join(names)}) and its individual typology angle over the exposure from {min(stops):g} to "
-        f"{max(stops):g} stops. {'; '.join(told)}. A band of plus and minus {spread:.0f} degrees around {middle:.0f} shows how far photographs of "
-        "one person spread in LFW.",
+        f"One photograph in {len(pictures)} lights ({', '.join(names)}) and its individual typology angle over the exposure from "
+        f"{min(stops):g} to {max(stops):g} stops. {'; '.join(told)}. A band of plus and minus {spread:.0f} degrees around {middle:.0f} "
+        "shows how far photographs of one person spread in LFW.",
     )
 
 
 def stages(loaders: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw where loaders spend their time: one bar a loader, one part a stage.
+    """Draw how long loaders take for one photograph, and which share of it each stage has.
 
     Args:
         loaders: milliseconds for one photograph by stage, by the name of the loader. The first loader has every stage.
@@ -145,22 +147,28 @@ def stages(loaders: Mapping[str, Mapping[str, float]]) -> Figure:
     top = max(sum(parts.values()) for parts in loaders.values())
     told = []
     with styled():
-        figure, axes = plt.subplots(figsize=(8, 1.0 + 1.0 * len(loaders)), layout="constrained")
+        figure, (whole, shared) = plt.subplots(2, 1, figsize=(7.2, 1.5 + 1.1 * len(loaders)), height_ratios=[1, 1.3], layout="constrained")
         for row, (name, parts) in enumerate(loaders.items()):
+            total = sum(parts.values())
+            whole.barh(-row, total, color=DARK, height=0.6)
+            whole.text(total + 0.01 * top, -row, f"{_short(total)} ms", va="center", fontsize=12)
             start = 0.0
             for number, stage in enumerate(every):
-                width = parts.get(stage, 0.0)
-                axes.barh(
-                    -row, width, left=start, color=PALETTE[number % 6], ec="white", hatch=HATCHES[number], label=stage if row == 0 else None
+                share = parts.get(stage, 0.0) / total
+                shared.barh(
+                    -row, share, left=start, color=PALETTE[number % 6], ec="white", hatch=HATCHES[number], label=stage if row == 0 else None
                 )
-                start += width
-            axes.text(start + 0.01 * top, -row, f"{start:.3g} ms", va="center", fontsize=12)
+                start += share
             largest = max(parts, key=lambda stage: parts[stage])
-            told.append(f"{name} {start:.2g} ms, of which {largest} takes {parts[largest] / start:.0%}")
-        axes.set_yticks(range(0, -len(loaders), -1), list(loaders), fontsize=12)
-        axes.set(xlabel="milliseconds for one photograph", xlim=(0, 1.18 * top))
-        axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0), fontsize=11)
-    return described(figure, f"Bars of the time that loaders take for one photograph, cut into stages: {'; '.join(told)}.")
+            told.append(f"{name} {_short(total)} ms, of which {largest} takes {parts[largest] / total:.0%}")
+        for axes in (whole, shared):
+            axes.set_yticks(range(0, -len(loaders), -1), list(loaders), fontsize=12)
+        whole.set(xlabel="milliseconds for one photograph", xlim=(0, 1.18 * top))
+        shared.set(xlabel="share of that time", xlim=(0, 1))
+        shared.legend(frameon=False, ncols=len(every), loc="lower center", bbox_to_anchor=(0.42, 0.98), fontsize=11)
+    return described(
+        figure, f"Bars of the time that loaders take for one photograph, and below them the share of each stage: {'; '.join(told)}."
+    )
 
 
 def cells(bins: Bins, values: Sequence[float], by_ceil: Sequence[int], by_round: Sequence[int], truth: Sequence[int]) -> Figure:
@@ -173,7 +181,7 @@ def cells(bins: Bins, values: Sequence[float], by_ceil: Sequence[int], by_round:
     """
     reach = 128
     cell = np.arange(-reach, reach + 1)
-    index = bins._tables[next(iter(bins._tables))].numpy().reshape(2 * reach + 3, -1)[1:-1, 1:-1]
+    index = bins._table_on(torch.device("cpu")).numpy().reshape(2 * reach + 3, -1)[1:-1, 1:-1]
     unsure = index < 0
     steps = np.round(bins.centers.numpy() / bins.grid).astype(int)
     shade = np.where((steps.sum(1) % 2 == 0)[index.clip(0)], 0.92, 0.78)
@@ -210,10 +218,10 @@ def cells(bins: Bins, values: Sequence[float], by_ceil: Sequence[int], by_round:
         plane.set_title(f"{unsure.sum()} of {unsure.size} cells (black) hold no single bin", loc="left")
     return described(
         figure,
-        f"Above, the cells of one axis from 2 to 8 with the edge between bin 0 and bin 10 at 5, and {len(values)} values: a table that rounds sends "
-        f"{len(wrong)} of them ({', '.join(f'{value:g}' for value in wrong) or 'none'}) to the wrong bin, one with cells (k - 1, k] none. Below, the plane of "
-        f"a and b cut into cells one unit wide, shaded by the square of their bin, with {bins.count} bin centers; {unsure.sum()} of {unsure.size} cells, "
-        "outside the gamut, are black: the table sends colors in them to the search.",
+        f"Above, the cells of one axis from 2 to 8 with the edge between bin 0 and bin 10 at 5, and {len(values)} values: a table that "
+        f"rounds sends {len(wrong)} of them ({', '.join(f'{value:g}' for value in wrong) or 'none'}) to the wrong bin, one with cells "
+        "(k - 1, k] none. Below, the plane of a and b cut into cells one unit wide, shaded by the square of their bin, with "
+        f"{bins.count} bin centers; {unsure.sum()} of {unsure.size} cells, outside the gamut, are black: colors in them are searched.",
     )
 
 
@@ -230,12 +238,12 @@ def copies(pictures: Sequence[NDArray[np.uint8]], errors: Sequence[tuple[float, 
         notes = ("", "", f"error {image:.3f}", f"error {person:.3f}")
         labels += [f"{head}\n{note}".strip() for head, note in zip(heads, notes)]
     figure = grid(pictures, labels, columns=4)
-    figure.set_size_inches(7.2, 2.1 * len(errors) + 0.3)
+    figure.set_size_inches(6.4, 1.9 * len(errors) + 0.3)
     told = "; ".join(f"row {row} {image:.3f} and {person:.3f}" for row, (image, person) in enumerate(errors, start=1))
     return described(
         figure,
-        f"{len(errors)} rows of four pictures: a gray picture, its true colors, the colors of the most similar training picture when photographs were "
-        f"split one by one, and the same when people were kept apart. Errors: {told}.",
+        f"{len(errors)} rows of four pictures: a gray picture, its true colors, the colors of the most similar training picture when "
+        f"photographs were split one by one, and the same when people were kept apart. Errors: {told}.",
     )
 
 
@@ -268,8 +276,8 @@ def leak(record: Mapping[str, Sequence[Any]]) -> Figure:
     share = float(np.mean(record["copied from the own person"]))
     return described(
         figure,
-        f"Errors of a colorizer that copies the most similar training picture, a pair of points joined by a line for each split. {'; '.join(told)}. "
-        f"{share:.1%} of the test photographs copied from another photograph of their own person.",
+        "Errors of a colorizer that copies the most similar training picture, a pair of points joined by a line for each split. "
+        f"{'; '.join(told)}. {share:.1%} of the test photographs copied from another photograph of their own person.",
     )
 
 
@@ -288,7 +296,7 @@ def storage(rows: Mapping[str, float], count: int, limit: float) -> Figure:
             total = size * count
             over = total > limit
             axes.barh(-row, total, color=PALETTE[1] if over else PALETTE[0], hatch="//" if over else "", ec="white")
-            axes.text(total * 1.15, -row, _size(total), va="center", fontsize=12)
+            axes.text(total * 1.15, -row, _size(total), va="center", fontsize=12, bbox={"fc": "white", "ec": "none", "pad": 1.5})
             told.append(f"{name} {_size(total)}")
         axes.axvline(limit, color="black", lw=2, ls="--")
         axes.text(limit * 1.1, 0.62, _size(limit), fontsize=11)
@@ -297,6 +305,10 @@ def storage(rows: Mapping[str, float], count: int, limit: float) -> Figure:
     return described(
         figure, f"Bars on a logarithmic axis: room for {count:,} photographs as {'; '.join(told)}. A dashed line stands at {_size(limit)}."
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _size(value: float) -> str:
