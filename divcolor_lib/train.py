@@ -678,7 +678,13 @@ def _mdn_stage(
 
 
 def _codes(
-    cvae: CVAE, source: FieldSource, config: FitConfig, mirrored: bool, progress: bool, kind: str, zhang: nn.Module | None
+    cvae: CVAE,
+    source: FieldSource,
+    config: FitConfig,
+    mirrored: bool,
+    progress: bool,
+    kind: str = "encoder",
+    zhang: nn.Module | None = None,
 ) -> CodeSource:
     parts = []
     for mirror in (False, True) if mirrored else (False,):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports only modules that stand before it.
 ORDER = (
     *("errors", "runtime", "lab", "bins", "portraits", "download", "data", "losses", "autoencoder", "cvae", "features", "mdn"),
-    *("train", "colorize", "metrics", "plots", "checks", "__main__"),
+    *("train", "colorize", "metrics", "ablation", "plots", "checks", "__main__"),
 )
 FILES = module_files(ROOT / "divcolor_lib")
 MODULES = sorted(set(FILES) - {"__init__"})

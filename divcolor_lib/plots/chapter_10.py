@@ -43,7 +43,7 @@ def exchanged(g: Tensor, z: Tensor, curves: Mapping[str, tuple[Tensor, Tensor]],
     right.set(xlabel="g, given", ylabel="z, wanted", title="inverse: up to three z for each g", ylim=(-0.05, 1.05))
     right.axvline(asked, color="black", ls=":", lw=1.5)
     right.plot([asked], [answer], marker="X", ms=13, color="black", mec="white")
-    right.annotate("no data here", (asked, answer), xytext=(28, -22), textcoords="offset points", arrowprops={"arrowstyle": "-"})
+    right.annotate("no data here", (asked, answer), xytext=(-92, 44), textcoords="offset points", arrowprops={"arrowstyle": "-"})
     window = np.abs(x - asked) < 0.02
     near = float((np.abs(y[window] - answer) < 0.05).mean())
     return described(
