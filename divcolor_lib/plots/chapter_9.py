@@ -115,6 +115,36 @@ def root(sizes: Tensor, losses: Mapping[str, Tensor], slopes: Mapping[str, Tenso
     return described(figure, f"{len(losses)} losses over the length of the error, and the length of their gradients. {told}.")
 
 
+def prices(posteriors: Mapping[str, tuple[Tensor, Tensor]], kl: Mapping[str, float]) -> Figure:
+    """Draw the posteriors of several pictures, each a bell over a code of one number, under the prior, and what the KL charges.
+
+    Args:
+        posteriors: mu and logvar, each `(N, 1)`, by name.
+        kl: the mean KL of each, in nats.
+    """
+    far = max(float(mu.abs().max()) for mu, _ in posteriors.values())
+    line = torch.linspace(-1.15 * far - 1, 1.15 * far + 1, 1201)
+    with styled():
+        figure, places = plt.subplots(1, len(posteriors), figsize=(8.4, 3.2), sharex=True, layout="constrained", squeeze=False)
+        for axes, (name, (mu, logvar)) in zip(places[0], posteriors.items()):
+            axes.plot(line, _bell(line, 0.0, 1.0), "--", color=PALETTE[6], linewidth=2, label="prior")
+            for index, (center, spread) in enumerate(zip(mu[:, 0].tolist(), (0.5 * logvar[:, 0]).exp().tolist())):
+                axes.plot(line, _bell(line, center, spread), color=PALETTE[0], linewidth=2, label=None if index else "one picture's code")
+            axes.set(title=f"{name}\nKL {kl[name]:.1f} nats", xlabel="code z", yticks=[], ylim=(0, None))
+        figure.legend(*places[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    told = "; ".join(
+        f"{name}: centers {', '.join(f'{center:.1f}' for center in mu[:, 0].tolist())}, standard deviation "
+        f"{float((0.5 * logvar[0, 0]).exp()):.2f}, KL {kl[name]:.1f} nats"
+        for name, (mu, logvar) in posteriors.items()
+    )
+    return described(figure, f"The codes of {len(next(iter(posteriors.values()))[0])} pictures as bells, with the prior dashed. {told}.")
+
+
+def _bell(line: Tensor, center: float, spread: float) -> Tensor:
+    """The density of a Gaussian, divided by its height: bells of all widths fit one picture."""
+    return torch.exp(-0.5 * ((line - center) / spread).square())
+
+
 def progress(
     gray: Tensor, truth: Tensor, rows: Mapping[str, Tensor], steps: Sequence[int], curves: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> Figure:

@@ -33,6 +33,12 @@ def root(seed: int) -> Figure:
     return figures.root(sizes, {"root": sizes, "Gaussian": sizes.square() / 2}, {"root": torch.ones(20), "Gaussian": sizes})
 
 
+def prices(seed: int) -> Figure:
+    mu = numbers(4, 1, seed=seed)
+    posteriors = {"far": (5 * mu, -6 + 0 * mu), "silent": (0 * mu, 0 * mu)}
+    return figures.prices(posteriors, {"far": 12.5 + seed, "silent": 0.0})
+
+
 def progress(seed: int) -> Figure:
     gray, truth = 0.3 * numbers(3, 1, 12, 12, seed=seed), 0.1 * numbers(3, 2, 12, 12, seed=seed)
     rows = {"ours,\nstep 10": 0.1 * truth, "ours,\nstep 50": 0.9 * truth}
@@ -54,4 +60,4 @@ def _pair(make: Callable[[int], Figure]) -> tuple[Callable[[], Figure], Callable
     return lambda: make(0), lambda: make(1)
 
 
-FIGURES = {make.__name__: _pair(make) for make in (rarity, verdicts, root, progress, edges, swapped)}
+FIGURES = {make.__name__: _pair(make) for make in (rarity, verdicts, root, prices, progress, edges, swapped)}
