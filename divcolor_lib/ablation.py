@@ -1,7 +1,7 @@
 """What each choice is worth: the portraits recipe with one thing changed at a time, all trained alike and measured alike.
 
-Rows that differ only in the mixture density network share one CVAE, and all share one regression network where they can, by copying
-the finished stages' checkpoints. A run that was stopped goes on where it was.
+Rows that differ only in the mixture density network share one CVAE, and rows with the same seed and width share one regression network,
+by copying the finished stages' checkpoints. A run that was stopped goes on where it was.
 
 The rows have few steps, so that all of them take about an hour: compare them with each other, not with the shipped networks. The base
 row comes with three seeds; a difference within their spread means nothing.
@@ -158,11 +158,13 @@ class _Remembering(Portraits):
         self._bases: dict[int, Tensor] = {}
 
     def posterior(self, index: int) -> Posterior:
+        """Return what `Portraits.posterior` returns, worked out the first time only."""
         if index not in self._posteriors:
             self._posteriors[index] = super().posterior(index)
         return self._posteriors[index]
 
     def basis(self, index: int) -> Tensor:
+        """Return what `Portraits.basis` returns, worked out the first time only."""
         if index not in self._bases:
             self._bases[index] = super().basis(index)
         return self._bases[index]
