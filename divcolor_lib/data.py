@@ -614,7 +614,7 @@ def in_order(source: FieldSource, batch_size: int) -> Iterator[tuple[Tensor, Ten
 class Batches:
     """An endless stream of shuffled batches `(indices, gray, ab)` that can be resumed exactly.
 
-    Each epoch draws a permutation, and the flips, from a generator of its own, so nothing else that uses random
+    Each epoch draws a permutation, the flips and the shifts from a generator of its own, so nothing else that uses random
     numbers disturbs the stream. `state_dict` in the middle of an epoch, then `load_state_dict` into a new object, gives
     bit-identical batches to an uninterrupted run.
 
@@ -624,18 +624,24 @@ class Batches:
         seed: of the generator.
         flip: mirror each image left to right with probability 1/2 (gray and ab together).
         drop_last: leave out the last, smaller batch of an epoch, so that every batch has the same size.
+        shift: move each image by up to so many pixels along both axes (gray and ab together); what the move uncovers
+            mirrors what lies inside.
 
     Raises:
-        ConfigError: the batch size is below one, or larger than the source while `drop_last` is on.
+        ConfigError: the batch size is below one, or larger than the source while `drop_last` is on; or the shift is negative.
     """
 
-    def __init__(self, source: FieldSource, batch_size: int, seed: int = 0, flip: bool = False, drop_last: bool = True) -> None:
+    def __init__(
+        self, source: FieldSource, batch_size: int, seed: int = 0, flip: bool = False, drop_last: bool = True, shift: int = 0
+    ) -> None:
         if batch_size < 1:
             raise ConfigError(f"the batch size is {batch_size}", "batch_size", "Use at least one.")
+        if shift < 0:
+            raise ConfigError(f"the shift is {shift}", "shift", "Use 0 or a few pixels.")
         if len(source) == 0 or (drop_last and batch_size > len(source)):
             found = f"{len(source)} images do not fill one batch of {batch_size}"
             raise ConfigError(found, "batch_size", f"Use more images, or a batch size of at most {max(len(source), 1)}.")
-        self.source, self.batch_size, self.flip, self.drop_last = source, batch_size, flip, drop_last
+        self.source, self.batch_size, self.flip, self.drop_last, self.shift = source, batch_size, flip, drop_last, shift
         self.epoch = 0
         self._generator = torch.Generator().manual_seed(seed)
         self._draw_epoch()
@@ -660,6 +666,8 @@ class Batches:
             mirrored = self._mirrored[chosen].view(-1, 1, 1, 1)
             gray = torch.where(_to_device(mirrored, gray.device), gray.flip(-1), gray)
             ab = torch.where(_to_device(mirrored, ab.device), ab.flip(-1), ab)
+        if self.shift:
+            gray, ab = (shifted(field, self._moves[chosen]) for field in (gray, ab))
         self._step += 1
         return indices, gray, ab
 
@@ -693,7 +701,13 @@ class Batches:
         self._step, self.epoch = step, epoch
 
     def _settings(self) -> dict[str, int | bool]:
-        return {"count": len(self.source), "batch_size": self.batch_size, "flip": self.flip, "drop_last": self.drop_last}
+        return {
+            "count": len(self.source),
+            "batch_size": self.batch_size,
+            "flip": self.flip,
+            "drop_last": self.drop_last,
+            "shift": self.shift,
+        }
 
     def _draw_epoch(self) -> None:
         self._epoch_start = self._generator.get_state()
@@ -701,6 +715,32 @@ class Batches:
         self._order = torch.randperm(len(self.source), generator=self._generator)
         # Drawn in either case: a stream with flips then shows the same images as one without.
         self._mirrored = torch.rand(len(self.source), generator=self._generator) < 0.5
+        if self.shift:  # drawn only then: every stream without shifts stays as it was
+            self._moves = torch.randint(-self.shift, self.shift + 1, (len(self.source), 2), generator=self._generator)
+
+
+def shifted(fields: Tensor, moves: Tensor) -> Tensor:
+    """Move each field by whole pixels; what a move uncovers is filled by mirroring at the border, whose own row is not repeated.
+
+    Args:
+        fields: `(B, C, H, W)`.
+        moves: `(B, 2)` whole numbers, down and to the right, each smaller than the field.
+
+    Raises:
+        ShapeError: a move is as large as the field.
+    """
+    check_shape("moves", moves, (fields.shape[0], 2))
+    places = []
+    for axis, size in enumerate(fields.shape[-2:]):
+        if int(moves[:, axis].abs().max()) >= size:
+            raise ShapeError(
+                f"a move of {int(moves[:, axis].abs().max())} pixels leaves the field", "shifted", f"Move by less than {size}."
+            )
+        place = torch.arange(size) - moves[:, axis, None]
+        places.append(_to_device(size - 1 - (size - 1 - place.abs()).abs(), fields.device))
+    rows, columns = places
+    image = torch.arange(len(fields), device=fields.device)[:, None, None]
+    return fields.movedim(1, -1)[image, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 
 class Course(NamedTuple):

@@ -57,6 +57,10 @@ class TrainingError(DivcolorError, ArithmeticError):
     """Training produced a value that is not a number, or cannot go on."""
 
 
+class TrainingPaused(DivcolorError):
+    """Training stopped before its end because it was asked to; a checkpoint holds everything that it needs to go on."""
+
+
 class ExerciseError(DivcolorError, AssertionError):
     """An answer to an exercise did not pass its check, and the check was strict; or a quiz cannot be shown."""
 

@@ -13,6 +13,7 @@ import copy
 import hashlib
 import json
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -25,11 +26,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from . import parallel
 from .autoencoder import PCA, fit_pca, kmeans, reparameterize
 from .bins import WeightTable, gamut_bins, inverse_weights, prior, zhang_weights
 from .cvae import CVAE, ColorRegressor, CVAEConfig, UNetCVAE, load_exactly
 from .data import Batches, FieldSource
-from .errors import CheckpointError, ConfigError, TrainingError, whole_file
+from .errors import CheckpointError, ConfigError, TrainingError, TrainingPaused, whole_file
 from .features import code_table, input_shape
 from .losses import (
     gaussian_reconstruction,
@@ -49,6 +51,7 @@ from .runtime import autocast, evaluating, generator
 FORMAT = 1
 WEIGHTINGS = ("none", "zhang", "inverse")
 VALIDATION_SEED = 20170721
+PROCESS_SEED = 1_000_003
 
 
 # --- the loop ---
@@ -80,6 +83,8 @@ class FitConfig:
         clip: the largest norm of the gradient; longer ones are scaled down to it.
         average: decay of the running average of the weights, which is what is validated and kept; 0 keeps the weights themselves.
         patience: stop after so many validations without improvement; 0 never stops early.
+        flip: mirror each image left to right with probability 1/2.
+        shift: move each image by up to so many pixels (`data.Batches`).
         save_every: steps between checkpoints; a killed run loses at most so many.
     """
 
@@ -95,11 +100,18 @@ class FitConfig:
     patience: int = 0
     seed: int = 0
     flip: bool = True
+    shift: int = 0
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.batch, self.validate_every, self.save_every)
-        if min(counts) < 1 or not self.learning_rate > 0 or not self.clip > 0 or not 0 <= self.average < 1 or self.patience < 0:
+        if (
+            min(counts) < 1
+            or not self.learning_rate > 0
+            or not self.clip > 0
+            or not 0 <= self.average < 1
+            or min(self.patience, self.shift) < 0
+        ):
             raise ConfigError(
                 f"training cannot run with {self}", "FitConfig", "Steps, batch and intervals start at 1; the average is below 1."
             )
@@ -113,7 +125,7 @@ class FitConfig:
 
 @dataclass
 class History:
-    """What a run leaves behind: curves, and the best validation."""
+    """What a run leaves behind: curves, the best validation, and the seconds that it took, those before interruptions too."""
 
     train: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
@@ -121,6 +133,7 @@ class History:
     best_loss: float = math.inf
     without_improvement: int = 0
     stopped_early: bool = False
+    seconds: float = field(default=0.0, compare=False)
 
 
 def fit(
@@ -133,6 +146,7 @@ def fit(
     about: Mapping[str, Any] | None = None,
     on_step: Callable[[int, nn.Module], None] | None = None,
     progress: bool = True,
+    pause: Callable[[], bool] | None = None,
 ) -> History:
     """Train `task.module` in place and leave it with the weights of the best validation.
 
@@ -140,18 +154,25 @@ def fit(
     best weights; a second call with the same arguments goes on where the first one stopped. On a CPU with the same
     number of threads the result is the same, bit for bit, as without the interruption.
 
+    Under `torchrun` all processes train one network; `config.batch` is what they take together (`parallel`).
+
     Args:
         about: plain facts that decide the result beside `config`, such as the objective; a run resumes only under the same ones.
         on_step: called after each step with its number and the averaged module; for pictures and live curves.
+        pause: asked after each step; once it says yes, the run is saved in `folder` and stops, to go on with the next call.
 
     Raises:
+        TrainingPaused: `pause` said yes.
+        ConfigError: `pause` came without a folder.
         TrainingError: a loss is NaN or infinite; the message names the step and the term, and the last checkpoint stays.
         CheckpointError: the folder holds a run with another configuration.
         StorageError: a checkpoint cannot be written; the one before it stays.
     """
+    if pause is not None and folder is None:
+        raise ConfigError("a run can pause only where it can be saved", "fit", "Give a folder.")
     run = _Run(task, source, config, folder, name, about or {})
     run.resume()
-    bar = tqdm(total=config.steps, initial=run.step, desc=name, disable=not progress, mininterval=1.0)
+    bar = tqdm(total=config.steps, initial=run.step, desc=name, disable=not progress or parallel.rank() > 0, mininterval=1.0)
     with bar:
         while run.step < config.steps and not run.history.stopped_early:
             terms = run.advance()
@@ -163,8 +184,12 @@ def fit(
                 run.history.train.append({"step": run.step, **terms})
             if run.step % config.validate_every == 0 or run.step == config.steps:
                 run.validate()
-            if run.step % config.save_every == 0 or run.step == config.steps or run.history.stopped_early:
+            finished = run.step == config.steps or run.history.stopped_early
+            paused = not finished and pause is not None and parallel.first({"pause": float(pause())}, run.device)["pause"] > 0
+            if run.step % config.save_every == 0 or finished or paused:
                 run.save()
+            if paused:
+                raise TrainingPaused(f"stopped at step {run.step} of {config.steps}, as asked", name, "The same call goes on from there.")
     run.finish()
     return run.history
 
@@ -177,12 +202,13 @@ class _Run:
     ) -> None:
         self.task, self.config, self.folder, self.name = task, config, folder, name
         self.settings: dict[str, Any] = json.loads(json.dumps({**asdict(config), **about}))
-        self.module = task.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = parallel.share_batch_norm(task.module.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        self.losses = parallel.averaging(_Losses(task)) if parallel.processes() > 1 else task.losses
         self.averaged = copy.deepcopy(self.module).requires_grad_(False)
         self.device = next(self.module.parameters()).device
-        self.batches = Batches(source, config.batch, seed=config.seed, flip=config.flip)
+        self.batches = Batches(source, config.batch, seed=config.seed, flip=config.flip, shift=config.shift)
         self.stream = iter(self.batches)
-        self.noise = generator(config.seed + 1)
+        self.noise = generator(config.seed + 1 + parallel.rank() * PROCESS_SEED)
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
         )
@@ -190,17 +216,19 @@ class _Run:
         self.step = 0
         self.history = History()
         self.best = _copied(self.module.state_dict())
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed + parallel.rank() * PROCESS_SEED)
+        self.clock = time.monotonic()
 
     def advance(self) -> dict[str, float]:
         """Take one step and return its terms."""
         _, first, second = next(self.stream)
+        first, second = parallel.part(first), parallel.part(second)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(self.step)
         self.module.train()
         with autocast(self.device, self.config.precision):
-            terms = self.task.losses(first, second, self.noise, self.step / self.config.steps)
-        values = {term: float(value.detach()) for term, value in terms.items()}
+            terms = self.losses(first, second, self.noise, self.step / self.config.steps)
+        values = parallel.mean({term: float(value.detach()) for term, value in terms.items()}, self.device)
         self._require_finite(values, self.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(terms["loss"]).backward()
@@ -216,7 +244,7 @@ class _Run:
 
     def validate(self) -> dict[str, float]:
         """Score the averaged weights, keep them if they are the best so far, and count towards early stopping."""
-        scores = {"step": float(self.step), **self.task.validate(self.averaged)}
+        scores = {"step": float(self.step), **parallel.first(self.task.validate(self.averaged), self.device)}
         self._require_finite({f"validation {term}": value for term, value in scores.items()}, self.step)
         history = self.history
         history.validation.append(scores)
@@ -230,16 +258,23 @@ class _Run:
 
     def save(self) -> None:
         """Write the last checkpoint, and the best one beside it."""
+        self._take_time()
         if self.folder is None:
             return
+        noises, dropouts = (parallel.gathered(state, self.device) for state in (self.noise.get_state(), torch.get_rng_state()))
+        if parallel.rank() == 0:
+            self._write(noises, dropouts)
+        parallel.wait()
+
+    def _write(self, noises: list[Tensor], dropouts: list[Tensor]) -> None:
         tensors = {f"model.{key}": value for key, value in self.module.state_dict().items()}
         tensors |= {f"average.{key}": value for key, value in self.averaged.state_dict().items()}
         tensors |= {f"best.{key}": value for key, value in self.best.items()}
         for index, parameter in enumerate(self.module.parameters()):
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{index}.{key}"] = value
-        tensors["random.noise"] = self.noise.get_state()
-        tensors["random.cpu"] = torch.get_rng_state()
+        for number, (noise, dropout) in enumerate(zip(noises, dropouts)):
+            tensors |= {_of_process("random.noise", number): noise, _of_process("random.cpu", number): dropout}
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         plain: dict[str, Any] = {}
@@ -259,6 +294,7 @@ class _Run:
                 "scaler": self.scaler.state_dict(),
                 "threads": torch.get_num_threads(),
                 "device": self.device.type,
+                "processes": parallel.processes(),
             },
         )
         write_tensors(self._path("best"), self.best, {"step": self.history.best_step, "loss": self.history.best_loss})
@@ -277,10 +313,11 @@ class _Run:
                 path,
                 "Use its configuration, or another folder.",
             )
-        if (facts["threads"], facts["device"]) != (torch.get_num_threads(), self.device.type):
+        now = {"device": self.device.type, "threads": torch.get_num_threads(), "processes": parallel.processes()}
+        before = {key: facts.get(key, now[key]) for key in now}
+        if before != now:
             warnings.warn(
-                f"resuming on {self.device.type} with {torch.get_num_threads()} threads a run of {facts['device']} "
-                f"with {facts['threads']}: the result will not be bit-identical to an uninterrupted run",
+                f"resuming on {_listed(now)} a run of {_listed(before)}: the result will not be bit-identical to an uninterrupted run",
                 stacklevel=3,
             )
         load_exactly(self.module, _part(tensors, "model"), str(path))
@@ -292,8 +329,10 @@ class _Run:
             self.optimizer.state[parameter] = {
                 key: value if value.ndim == 0 else torch.empty_like(parameter).copy_(value) for key, value in state.items()
             }
-        self.noise.set_state(tensors["random.noise"])
-        torch.set_rng_state(tensors["random.cpu"])
+        noise, dropout = (tensors.get(_of_process(key, parallel.rank())) for key in ("random.noise", "random.cpu"))
+        if noise is not None and dropout is not None:  # a run of fewer processes knows no state of this one
+            self.noise.set_state(noise)
+            torch.set_rng_state(dropout)
         if "random.cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         self.batches.load_state_dict({**facts["batches"], **_part(tensors, "batches")})
@@ -301,18 +340,26 @@ class _Run:
         self.scaler.load_state_dict(facts["scaler"])
         self.history = History(**facts["history"])
         self.step = facts["step"]
+        self.clock = time.monotonic()
 
     def finish(self) -> None:
         """Leave the module with the best weights, in eval mode."""
+        if self.folder is None:  # else the last checkpoint holds the time
+            self._take_time()
         load_exactly(self.module, self.best, self.name).eval()
+
+    def _take_time(self) -> None:
+        now = time.monotonic()
+        self.history.seconds += now - self.clock
+        self.clock = now
 
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.average, (1 + self.step) / (10 + self.step)) if self.config.average else 0.0
         for kept, current in zip(self.averaged.parameters(), self.module.parameters()):
             kept.lerp_(current, 1 - decay)
-        for kept, current in zip(self.averaged.buffers(), self.module.buffers()):
-            kept.copy_(current)
+        for statistic, current_statistic in zip(self.averaged.buffers(), self.module.buffers()):
+            statistic.copy_(current_statistic)
 
     def _require_finite(self, values: Mapping[str, float], step: int) -> None:
         bad = [term for term, value in values.items() if not math.isfinite(value)]
@@ -328,6 +375,25 @@ class _Run:
     def _path(self, kind: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{self.name}.{kind}.safetensors"
+
+
+class _Losses(nn.Module):
+    """A task as a module, so that every forward pass goes through `DistributedDataParallel`, whichever method the task calls."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task, self.module = task, task.module
+
+    def forward(self, *arguments: Any) -> dict[str, Tensor]:
+        return self.task.losses(*arguments)
+
+
+def _of_process(key: str, number: int) -> str:
+    return f"{key}.{number}" if number else key
+
+
+def _listed(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 # --- files ---
@@ -599,6 +665,7 @@ def train_colorizer(
     on_step: Callable[[str, int, Trained], None] | None = None,
     progress: bool = True,
     zhang: nn.Module | None = None,
+    pause: Callable[[], bool] | None = None,
 ) -> Trained:
     """Run the recipe's stages, or go on where they stopped, and return the networks.
 
@@ -606,8 +673,10 @@ def train_colorizer(
         stage: `cvae` stops after the CVAE; `mdn` wants a finished CVAE in `folder`; `all` does both.
         on_step: called after each step with the stage, its step, and the networks as they stand (averaged weights).
         zhang: Zhang's network, if the recipe's MDN reads its features.
+        pause: asked after each step; once it says yes, the run stops, to go on with the next call.
 
     Raises:
+        TrainingPaused: `pause` said yes.
         ConfigError: an unknown stage.
         CheckpointError: `stage` is `mdn` and the folder holds no finished CVAE, or the folder holds another recipe's run.
     """
@@ -630,7 +699,9 @@ def train_colorizer(
     def run(name: str, task: Task, source: FieldSource, config: FitConfig) -> None:
         decisive = {"regression": (), "cvae": ("cvae", "objective"), "mdn": ("cvae", "objective", "mdn", "mdn_loss")}
         about = {key: value for key, value in asdict(recipe).items() if key in decisive[name]}
-        trained.histories[name] = fit(task, source, config, folder=folder, name=name, about=about, on_step=report(name), progress=progress)
+        trained.histories[name] = fit(
+            task, source, config, folder=folder, name=name, about=about, on_step=report(name), progress=progress, pause=pause
+        )
 
     if recipe.regression_fit is not None:
         trained.regressor = ColorRegressor(recipe.regressor_width or recipe.cvae.width).to(device)
@@ -673,7 +744,7 @@ def _mdn_stage(
     if recipe.mdn_loss != "reference":
         mu = source.codes[:, : recipe.cvae.latent]
         mdn.initialize(kmeans(mu, max(mdn.config.components, mdn.config.representatives), seed=config.seed))
-    run("mdn", MDNTask(mdn, recipe.mdn_loss, known, config.batch), source, replace(config, flip=False))
+    run("mdn", MDNTask(mdn, recipe.mdn_loss, known, config.batch), source, replace(config, flip=False, shift=0))
     return mdn
 
 
@@ -743,7 +814,7 @@ def _fits(regression: int, cvae: int, mdn: int, **shared: Any) -> dict[str, Any]
 
 
 RECIPES = {
-    "faces": Recipe("faces", CVAEConfig(), MDNConfig(), Objective(), **_fits(1000, 2600, 1600)),
+    "faces": Recipe("faces", CVAEConfig(), MDNConfig(), Objective(), **_fits(1500, 5000, 2000, shift=4)),
     "faces-reference": Recipe(
         "faces-reference",
         CVAEConfig(design="reference", latent=64, width=0.25),
@@ -751,7 +822,7 @@ RECIPES = {
         Objective(reference=True),
         regressor_width=1.0,
         mdn_loss="reference",
-        **_fits(1000, 2600, 1600),
+        **_fits(1500, 5000, 2000, shift=4),
     ),
     "portraits": Recipe(
         "portraits",

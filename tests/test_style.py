@@ -17,8 +17,8 @@ from book._tools.fingerprint import imported_modules, module_files, package_of
 ROOT = Path(__file__).resolve().parents[1]
 # A module imports only modules that stand before it.
 ORDER = (
-    *("errors", "runtime", "lab", "bins", "portraits", "download", "data", "losses", "autoencoder", "cvae", "features", "mdn"),
-    *("train", "colorize", "metrics", "ablation", "plots", "checks", "__main__"),
+    *("errors", "runtime", "parallel", "lab", "bins", "portraits", "download", "data", "losses", "autoencoder", "cvae", "features", "mdn"),
+    *("train", "cost", "colorize", "metrics", "ablation", "plots", "checks", "__main__"),
 )
 FILES = module_files(ROOT / "divcolor_lib")
 MODULES = sorted(set(FILES) - {"__init__"})
