@@ -365,6 +365,34 @@ def smooth(probabilities: Tensor, bins: Bins, sigma: float) -> Tensor:
     return _smooth(probabilities, bins, sigma).float()
 
 
+def soft_encode(ab: Tensor, bins: Bins, neighbors: int = 5, sigma: float = 5.0) -> tuple[Tensor, Tensor]:
+    """Say each color as a mixture of the bins around it: the targets of Zhang et al. (2016), section 2.1.
+
+    share_j is proportional to exp(-|c - c_j|^2 / (2 sigma^2)) among the nearest bins, and they sum to one.
+
+    Args:
+        ab: color fields `(B, 2, H, W)` = ab/128.
+        bins: the Q bins.
+        neighbors: how many bins take part.
+        sigma: in Lab units.
+
+    Returns:
+        The bins, int64 `(B, neighbors, H, W)`, nearest first, and their shares, float32 of the same shape.
+
+    Raises:
+        ConfigError: there are fewer bins than neighbors, or `sigma` is not positive.
+    """
+    check_shape("ab", ab, (None, 2, None, None))
+    if not 1 <= neighbors <= bins.count or not sigma > 0:
+        raise ConfigError(f"colors cannot be shared among {neighbors} bins with sigma {sigma}", "soft_encode", "Use at least one bin.")
+    colors = (ab.float() * AB_SCALE).movedim(1, -1).reshape(-1, 2)
+    distance = torch.cdist(colors, bins.centers.to(ab.device), compute_mode="donot_use_mm_for_euclid_dist")
+    near, index = distance.topk(neighbors, dim=1, largest=False)
+    shares = (-near.square() / (2 * sigma**2)).softmax(1)
+    size = (len(ab), *ab.shape[2:], neighbors)
+    return index.reshape(size).movedim(-1, 1), shares.reshape(size).movedim(-1, 1)
+
+
 def zhang_weights(prior: Tensor, bins: Bins, mix: float = 0.5, sigma: float = 5.0) -> Tensor:
     """Return the rebalancing weights of Zhang et al., *Colorful Image Colorization*, 2016, equation 4.
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .cvae import CVAE, ColorRegressor, CVAEConfig, load_exactly
+from .cvae import CVAE, ColorClassifier, ColorRegressor, CVAEConfig, load_exactly
 from .errors import CheckpointError, ConfigError, ImageError, ShapeError, check_finite, check_shape
 from .features import mdn_inputs
 from .lab import AB_SCALE, L_SCALE, SIZE, area_weights, lab_to_rgb, read_image, resize_area, rgb_to_lab, to_gamut, to_uint8
@@ -86,7 +86,8 @@ class Colorizer:
         manifest: what the checkpoint says of itself: configuration, data, metrics, versions.
         regressor: the regression network of the anchor rows, if the checkpoint has one.
         anchors: tensors of the other anchor rows, as `metrics.Anchors` reads them.
-        zhang: Zhang's network, if the MDN reads its features; it is not part of the checkpoint.
+        zhang: the network whose features the MDN reads, if it reads any: a `ColorClassifier`, which is part of the checkpoint, or
+            Zhang's, which is not.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Colorizer:
         anchors: Mapping[str, Tensor] | None = None,
         zhang: nn.Module | None = None,
     ) -> None:
-        self.zhang = zhang
+        self.zhang = zhang.eval() if zhang else None
         self.cvae, self.mdn, self.regressor = cvae.eval(), mdn.eval(), regressor.eval() if regressor else None
         self.manifest, self.anchors = dict(manifest or {}), dict(anchors or {})
 
@@ -138,6 +139,8 @@ class Colorizer:
         try:
             cvae_config, mdn_config = CVAEConfig(**manifest["cvae"]), MDNConfig(**manifest["mdn"])  # type: ignore[index]
             regressor = ColorRegressor(float(manifest["regressor"]["width"])) if manifest["regressor"] else None  # type: ignore[index]
+            known = manifest.get("classifier")  # type: ignore[union-attr]
+            classifier = ColorClassifier(int(known["classes"]), float(known["width"])) if known else None
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"the checkpoint names no complete colorizer: {error}", path, "Use the file that `train` wrote last."
@@ -151,6 +154,8 @@ class Colorizer:
         mdn = load_exactly(MDN.build(mdn_config), part("mdn"), f"{path}, MDN").to(device)
         if regressor is not None:
             regressor = load_exactly(regressor, part("regressor"), f"{path}, regression network").to(device)
+        if classifier is not None:
+            zhang = load_exactly(classifier, part("classifier"), f"{path}, color classifier").to(device)
         anchors = {name: value.to(device) for name, value in part("anchors").items()}
         return Colorizer(cvae, mdn, manifest, regressor, anchors, zhang)
 
@@ -163,6 +168,9 @@ class Colorizer:
         modules: dict[str, nn.Module] = {"cvae": self.cvae, "mdn": self.mdn}
         if self.regressor is not None:
             modules["regressor"] = self.regressor
+        classifier = self.zhang if isinstance(self.zhang, ColorClassifier) else None
+        if classifier is not None:
+            modules["classifier"] = classifier
         tensors = {f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()}
         tensors |= {f"anchors.{name}": value for name, value in self.anchors.items()}
         halved = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
@@ -171,6 +179,7 @@ class Colorizer:
             "cvae": asdict(self.cvae.config),
             "mdn": asdict(self.mdn.config),
             "regressor": {"width": self.regressor.width} if self.regressor else None,
+            "classifier": {"classes": classifier.classes, "width": classifier.width} if classifier else None,
         }
         write_tensors(Path(path), halved, {"manifest": manifest})
 

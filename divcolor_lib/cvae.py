@@ -347,6 +347,44 @@ class ColorRegressor(nn.Module):
         return painted
 
 
+class ColorClassifier(nn.Module):
+    """The gray U-Net with Zhang's task: which color bin each place of a 16x16 field falls into.
+
+    Networks trained for this see what a photograph shows; `forward` returns their coarsest map, for an MDN to read, where the
+    published method read Zhang's own network. `logits` is what is trained.
+    """
+
+    def __init__(self, classes: int, width: float = 1.0) -> None:
+        super().__init__()
+        channels = _scaled(UNET_CHANNELS, width)
+        self.classes, self.width = classes, width
+        self.gray_encoder = _Pyramid(4, channels)
+        self.finer = nn.ModuleList()
+        before = channels[-1]
+        for size in reversed(channels[1:-1]):
+            self.finer.append(_Pair(_Block(before + size, size), _Block(size, size)))
+            before = size
+        self.to_classes = nn.Conv2d(before, classes, 1)
+
+    def forward(self, gray: Tensor) -> Tensor:
+        """Return the coarsest map `(B, C, 4, 4)` for `gray` (B, 1, 64, 64)."""
+        return self._maps(gray)[-1]
+
+    def logits(self, gray: Tensor) -> Tensor:
+        """Return the classes' logits `(B, classes, 16, 16)` for `gray` (B, 1, 64, 64)."""
+        maps = self._maps(gray)
+        x = maps[-1]
+        for level, skip in zip(self.finer, reversed(maps[1:-1])):
+            x = level(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], dim=1))
+        classes: Tensor = self.to_classes(x)
+        return classes
+
+    def _maps(self, gray: Tensor) -> list[Tensor]:
+        check_shape("gray", gray, (None, 1, 64, 64))
+        maps: list[Tensor] = self.gray_encoder(F.pixel_unshuffle(gray, 2))
+        return maps
+
+
 class _Block(nn.Module):
     """3x3 convolution, batch norm, optional FiLM by the code, SiLU."""
 

@@ -2,13 +2,16 @@
 
 By default they come from the CVAE's own gray encoder, frozen: its coarsest map, `(C, 4, 4)`. They are computed once for a
 data set and kept in half precision. Other kinds serve to compare: pixels, nothing, and the features that the published
-method used, those of Zhang's colorization network (`ZhangNet`, or computed before and stored in `.npz` files).
+method used, those of Zhang's colorization network (`ZhangNet`, or computed before and stored in `.npz` files). Who has
+no such weights trains a network for Zhang's task on the photographs at hand (`cvae.ColorClassifier`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +23,11 @@ from tqdm import tqdm
 
 from .cvae import CVAE, load_exactly
 from .data import FEATURE_SHAPE, read_feature
-from .errors import CheckpointError, ConfigError, DataError, ShapeError, check_shape
+from .errors import CheckpointError, ConfigError, DataError, ShapeError, StorageError, check_shape
 from .lab import AB_SCALE
 from .runtime import autocast, evaluating
 
-KINDS = ("encoder", "pixels", "none", "zhang", "zhang-map")
+KINDS = ("encoder", "pixels", "none", "classes", "zhang", "zhang-map")
 PIXELS = 16
 POOLED = 4
 ZHANG_FILE = "colorization_release_v2-9b330a0b.pth"
@@ -135,15 +138,16 @@ def mdn_inputs(kind: str, gray: Tensor, maps: list[Tensor], zhang: nn.Module | N
     * `encoder`: the coarsest map of the CVAE's gray encoder, `(C, 4, 4)`;
     * `pixels`: the photograph itself at 16x16;
     * `none`: a constant, so that p(z|G) becomes p(z);
+    * `classes`: the coarsest map of a `ColorClassifier`, Zhang's task learned on our own photographs, `(C, 4, 4)`;
     * `zhang`: features of Zhang's network, averaged over 7x7 places, `(512, 4, 4)`, as the `heads` design can read them;
     * `zhang-map`: all of them, `(512, 28, 28)`, for the `reference` design. One photograph takes 0.8 MB in half precision.
 
     Args:
         maps: `cvae.gray_features(gray)`.
-        zhang: the network that `zhang` and `zhang-map` need, such as `ZhangNet`.
+        zhang: the network that `classes` (a `ColorClassifier`), `zhang` and `zhang-map` (a `ZhangNet`) need.
 
     Raises:
-        ConfigError: an unknown kind, or one of Zhang's without the network.
+        ConfigError: an unknown kind, or a network is needed and did not come.
     """
     if kind == "encoder":
         return maps[-1]
@@ -154,7 +158,8 @@ def mdn_inputs(kind: str, gray: Tensor, maps: list[Tensor], zhang: nn.Module | N
     if kind not in KINDS:
         raise ConfigError(f"unknown features `{kind}`", "features", f"Use one of {', '.join(KINDS)}.")
     if zhang is None:
-        raise ConfigError("features of Zhang's network were asked for, but no such network came", "features", "Pass it as `zhang`.")
+        needed = "a color classifier" if kind == "classes" else "Zhang's network"
+        raise ConfigError(f"features of {needed} were asked for, but no such network came", "features", "Pass it as `zhang`.")
     with evaluating(zhang):
         features: Tensor = zhang(gray)
     return F.adaptive_avg_pool2d(features, POOLED) if kind == "zhang" else features
@@ -210,21 +215,60 @@ def code_table(
     progress: bool = False,
     kind: str = "encoder",
     zhang: nn.Module | None = None,
+    into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return features `(N, C, H, W)` in float16 and posteriors `mu`, `logvar`, each `(N, D)` in float32, of a whole data set.
 
     Args:
         batches: pairs `(gray, ab)`, in the order the rows shall have.
         kind, zhang: which features, as `mdn_inputs` takes them.
+        into: `(N, C, H, W)` float16 to write the features to and return, such as `on_disk` makes; by default they stay in memory.
+
+    Raises:
+        DataError: no batch came.
+        ShapeError: `into` does not have room for exactly these features.
     """
-    features, mus, logvars = [], [], []
+    features: list[Tensor] = []
+    mus: list[Tensor] = []
+    logvars: list[Tensor] = []
+    count = 0
     with evaluating(cvae):
         for gray, ab in tqdm(batches, desc="codes", disable=not progress):
             with autocast(gray.device, precision):
                 mu, logvar = cvae.encode(ab, gray)
-                features.append(mdn_inputs(kind, gray, cvae.gray_features(gray), zhang).half())
+                found = mdn_inputs(kind, gray, cvae.gray_features(gray), zhang).half()
+            if into is None:
+                features.append(found)
+            else:
+                check_shape("into", into[count : count + len(found)], tuple(found.shape))
+                into[count : count + len(found)].copy_(found)
+            count += len(found)
             mus.append(mu.float())
             logvars.append(logvar.float())
-    if not features:
+    if not count:
         raise DataError("no batch came, so there is nothing to tabulate", "code_table", "Pass an iterable that is not used up.")
-    return torch.cat(features), torch.cat(mus), torch.cat(logvars)
+    if into is not None and count != len(into):
+        raise ShapeError(f"`into` has {len(into)} rows for {count} photographs", "code_table", "Give it one row for each.")
+    return torch.cat(features) if into is None else into, torch.cat(mus), torch.cat(logvars)
+
+
+def on_disk(path: str | Path, shape: tuple[int, ...]) -> Tensor:
+    """Return a float16 tensor that lives in a file, for features that memory cannot hold; what the file held before is lost.
+
+    Zhang's features of 12,000 photographs take 9.6 GB, `(12000, 512, 28, 28)` in half precision; a batch reads only its own rows.
+
+    Raises:
+        StorageError: the file cannot be made at that size.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as made:
+            made.truncate(2 * math.prod(shape))
+            if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would kill the process
+                os.posix_fallocate(made.fileno(), 0, 2 * math.prod(shape))
+        return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
+    except (OSError, RuntimeError) as error:
+        raise StorageError(
+            f"no file for features can be made: {error}", path, "Free some space, or use `zhang`, which averages them."
+        ) from error

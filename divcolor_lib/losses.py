@@ -155,6 +155,22 @@ def representative_loss(logits: Tensor, codes: Tensor, mu: Tensor, precision: Te
     return (nearest + F.cross_entropy(logits.float(), m, reduction="none")).mean()
 
 
+def classification_error(logits: Tensor, index: Tensor, shares: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean over the pixels of -w_p sum_j share_j log p_j: cross-entropy against soft targets, rare colors weighted.
+
+    Args:
+        logits: `(B, Q, H, W)`, one class for each color bin.
+        index, shares: `(B, J, H, W)`, the target as `bins.soft_encode` gives it, nearest bin first.
+        weights: `(Q,)`; a pixel counts by the weight of its nearest bin, as in Zhang et al.
+
+    Source: Zhang, Isola and Efros, *Colorful Image Colorization*, 2016, equations 2 and 3.
+    """
+    check_shape("index", index, (logits.shape[0], None, *logits.shape[2:]))
+    check_shape("shares", shares, tuple(index.shape))
+    error = -(shares * logits.float().log_softmax(1).gather(1, index)).sum(1)
+    return (error if weights is None else error * weights[index[:, 0]]).mean()
+
+
 def reference_cvae_loss(prediction: Tensor, truth: Tensor, mu: Tensor, logvar: Tensor, weights: Tensor) -> Tensor:
     """The published objective, defects and all, for comparison: weighted norm (a mean over the batch) + 0.01 KL (a *sum* over it).
 

@@ -15,12 +15,13 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -28,12 +29,13 @@ from tqdm import tqdm
 
 from . import parallel
 from .autoencoder import PCA, fit_pca, kmeans, reparameterize
-from .bins import WeightTable, gamut_bins, inverse_weights, prior, zhang_weights
-from .cvae import CVAE, ColorRegressor, CVAEConfig, UNetCVAE, load_exactly
-from .data import Batches, FieldSource
+from .bins import WeightTable, gamut_bins, inverse_weights, prior, soft_encode, zhang_weights
+from .cvae import CVAE, ColorClassifier, ColorRegressor, CVAEConfig, UNetCVAE, load_exactly
+from .data import Batches, FieldSource, shifted
 from .errors import CheckpointError, ConfigError, TrainingError, TrainingPaused, whole_file
-from .features import code_table, input_shape
+from .features import code_table, input_shape, on_disk
 from .losses import (
+    classification_error,
     gaussian_reconstruction,
     gradient_error,
     kl_to_standard_normal,
@@ -46,12 +48,17 @@ from .losses import (
     squared_error,
 )
 from .mdn import MDN, HeadsMDN, MDNConfig
-from .runtime import autocast, evaluating, generator
+from .runtime import Runtime, autocast, evaluating, generator
 
 FORMAT = 1
 WEIGHTINGS = ("none", "zhang", "inverse")
+STAGES = ("regression", "cvae", "classes", "mdn")
 VALIDATION_SEED = 20170721
 PROCESS_SEED = 1_000_003
+IN_MEMORY = 4_000_000_000  # bytes of features; more of them go to a file
+
+View = tuple[bool, tuple[int, int]]
+WHOLE: Sequence[View] = [(False, (0, 0))]
 
 
 # --- the loop ---
@@ -495,6 +502,7 @@ class Recipe:
             None leaves it out.
         regressor_width: its width; None takes the CVAE's, which ours must have.
         mdn_loss: `exact`, `bound` (nearest component) or `reference` (the published loss).
+        classes_fit: how the color classifier is trained whose features the MDN reads, if its `features` are `classes`.
     """
 
     name: str
@@ -506,19 +514,18 @@ class Recipe:
     regression_fit: FitConfig | None = None
     regressor_width: float | None = None
     mdn_loss: str = "exact"
+    classes_fit: FitConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.mdn.features == "classes" and self.classes_fit is None:
+            raise ConfigError("the MDN shall read a color classifier that nothing trains", "Recipe.classes_fit", "Say how to train it.")
         if self.mdn_loss not in ("exact", "bound", "reference"):
             raise ConfigError(f"unknown MDN loss `{self.mdn_loss}`", "Recipe.mdn_loss", "Use exact, bound or reference.")
 
     def scaled(self, share: float) -> Recipe:
         """Return the same recipe with every stage's steps times `share`."""
 
-        def shorter(config: FitConfig) -> FitConfig:
-            return replace(config, steps=max(1, round(config.steps * share)))
-
-        regression = shorter(self.regression_fit) if self.regression_fit else None
-        return replace(self, cvae_fit=shorter(self.cvae_fit), mdn_fit=shorter(self.mdn_fit), regression_fit=regression)
+        return self._changed(lambda fit: {"steps": max(1, round(fit.steps * share))})
 
     def with_(self, **changes: Any) -> Recipe:
         """Return the same recipe with these fields of every stage's `FitConfig` changed, such as `precision` or `seed`.
@@ -527,8 +534,15 @@ class Recipe:
         5x5 convolutions over a few pixels in bfloat16.
         """
         kept = {key: value for key, value in changes.items() if key != "precision" or self.mdn.design != "reference"}
-        regression = replace(self.regression_fit, **changes) if self.regression_fit else None
-        return replace(self, cvae_fit=replace(self.cvae_fit, **changes), mdn_fit=replace(self.mdn_fit, **kept), regression_fit=regression)
+        return replace(self._changed(lambda _: changes), mdn_fit=replace(self.mdn_fit, **kept))
+
+    def fits(self) -> dict[str, FitConfig]:
+        """Return how each stage that the recipe has is trained, in their order."""
+        return {stage: fit for stage in STAGES if (fit := getattr(self, f"{stage}_fit")) is not None}
+
+    def _changed(self, changes: Callable[[FitConfig], dict[str, Any]]) -> Recipe:
+        changed: dict[str, Any] = {f"{stage}_fit": replace(fit, **changes(fit)) for stage, fit in self.fits().items()}
+        return replace(self, **changed)
 
 
 @dataclass
@@ -539,6 +553,7 @@ class Trained:
     cvae: CVAE
     mdn: MDN | None = None
     regressor: ColorRegressor | None = None
+    classifier: ColorClassifier | None = None
     histories: dict[str, History] = field(default_factory=dict)
 
 
@@ -559,6 +574,30 @@ class RegressionTask:
             for gray, ab in _chunks(self.validation, self.batch):
                 total.add(len(gray), loss=squared_error(module(gray), ab))
         return total.values()
+
+
+class ClassesTask:
+    """Zhang's classification of colors: cross-entropy against soft targets at 16x16, rare colors weighted."""
+
+    def __init__(self, classifier: ColorClassifier, validation: FieldSource, batch: int, weights: Tensor | None = None) -> None:
+        self.module, self.validation, self.batch, self.weights, self.bins = classifier, validation, batch, weights, gamut_bins()
+
+    def losses(self, first: Tensor, second: Tensor, noise: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """Return the loss of a batch `(gray, ab)`."""
+        return {"loss": self._error(self.module, first, second)}
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Return the mean loss of validation images."""
+        total = _Mean()
+        with evaluating(module):
+            for gray, ab in _chunks(self.validation, self.batch):
+                total.add(len(gray), loss=self._error(module, gray, ab))
+        return total.values()
+
+    def _error(self, module: nn.Module, gray: Tensor, ab: Tensor) -> Tensor:
+        logits: Tensor = module.logits(gray)  # type: ignore[operator]
+        index, shares = soft_encode(F.avg_pool2d(ab, ab.shape[-1] // logits.shape[-1]), self.bins)
+        return classification_error(logits, index, shares, self.weights)
 
 
 class CVAETask:
@@ -697,8 +736,10 @@ def train_colorizer(
         return call
 
     def run(name: str, task: Task, source: FieldSource, config: FitConfig) -> None:
-        decisive = {"regression": (), "cvae": ("cvae", "objective"), "mdn": ("cvae", "objective", "mdn", "mdn_loss")}
-        about = {key: value for key, value in asdict(recipe).items() if key in decisive[name]}
+        decisive = {"cvae": ("cvae", "objective"), "mdn": ("cvae", "objective", "mdn", "mdn_loss")}
+        about = {key: value for key, value in asdict(recipe).items() if key in decisive.get(name, ())}
+        if name == "mdn":
+            about["views"] = _views(recipe.mdn_fit)
         trained.histories[name] = fit(
             task, source, config, folder=folder, name=name, about=about, on_step=report(name), progress=progress, pause=pause
         )
@@ -713,7 +754,9 @@ def train_colorizer(
     run("cvae", CVAETask(cvae, recipe.objective, validation, recipe.cvae_fit.batch, weights, pca), training, recipe.cvae_fit)
     if stage == "cvae":
         return trained
-    trained.mdn = _mdn_stage(recipe, cvae, training, validation, run, progress, zhang)
+    if recipe.mdn.features == "classes":
+        zhang = trained.classifier = _classes_stage(recipe, training, validation, device, run)
+    trained.mdn = _mdn_stage(recipe, cvae, training, validation, run, progress, zhang, folder)
     return trained
 
 
@@ -725,6 +768,22 @@ def _is_finished(folder: Path | None, name: str) -> bool:
     return bool(facts["step"] >= facts["config"]["steps"] or facts["history"]["stopped_early"])
 
 
+def _classes_stage(
+    recipe: Recipe,
+    training: FieldSource,
+    validation: FieldSource,
+    device: torch.device | str,
+    run: Callable[[str, Task, FieldSource, FitConfig], None],
+) -> ColorClassifier:
+    assert recipe.classes_fit is not None
+    bins = gamut_bins()
+    weights = zhang_weights(prior((ab for _, ab in _chunks(training, 256)), bins), bins).to(device)
+    torch.manual_seed(recipe.classes_fit.seed)
+    classifier = ColorClassifier(bins.count, recipe.cvae.width).to(device)
+    run("classes", ClassesTask(classifier, validation, recipe.classes_fit.batch, weights), training, recipe.classes_fit)
+    return classifier
+
+
 def _mdn_stage(
     recipe: Recipe,
     cvae: CVAE,
@@ -733,13 +792,19 @@ def _mdn_stage(
     run: Callable[[str, Task, FieldSource, FitConfig], None],
     progress: bool,
     zhang: nn.Module | None,
+    folder: Path | None,
 ) -> MDN:
     """Make the code tables once, start the means at their cluster centers, and train the MDN."""
     config, kind = recipe.mdn_fit, recipe.mdn.features
-    source = _codes(cvae, training, config, config.flip, progress, kind, zhang)
-    known = _codes(cvae, validation, config, False, progress, kind, zhang)
-    torch.manual_seed(config.seed)
     inputs = input_shape(kind, cvae, zhang)
+
+    def table(part: FieldSource, name: str, views: Sequence[View]) -> CodeSource:
+        shape = (len(part) * len(views), *inputs)
+        into = on_disk(folder / f"{name}-{parallel.rank()}.features", shape) if folder and 2 * math.prod(shape) > IN_MEMORY else None
+        return _codes(cvae, part, config, views, progress, kind, zhang, into)
+
+    source, known = table(training, "training", _views(config)), table(validation, "validation", WHOLE)
+    torch.manual_seed(config.seed)
     mdn = MDN.build(replace(recipe.mdn, inputs=inputs, latent=recipe.cvae.latent)).to(source.codes.device)
     if recipe.mdn_loss != "reference":
         mu = source.codes[:, : recipe.cvae.latent]
@@ -748,21 +813,39 @@ def _mdn_stage(
     return mdn
 
 
+def _views(config: FitConfig) -> Sequence[View]:
+    """Return how the code table shows each photograph: as it is, moved to and fro if the stage shifts, and all that mirrored."""
+    half = config.shift // 2
+    moves = [(0, 0), *((down, right) for down in (-half, half) for right in (-half, half) if half)]
+    return [(mirrored, move) for mirrored in ((False, True) if config.flip else (False,)) for move in moves]
+
+
 def _codes(
     cvae: CVAE,
     source: FieldSource,
     config: FitConfig,
-    mirrored: bool,
+    views: Sequence[View],
     progress: bool,
     kind: str = "encoder",
     zhang: nn.Module | None = None,
+    into: Tensor | None = None,
 ) -> CodeSource:
-    parts = []
-    for mirror in (False, True) if mirrored else (False,):
-        batches = ((g.flip(-1), c.flip(-1)) if mirror else (g, c) for g, c in _chunks(source, 256))
-        parts.append(code_table(cvae, batches, config.precision, progress, kind, zhang))
-    features, mu, logvar = (torch.cat(tensors) for tensors in zip(*parts))
+    """Tabulate every view of every photograph, view after view."""
+
+    def viewed() -> Iterator[tuple[Tensor, Tensor]]:
+        with tqdm(total=len(source) * len(views), desc="codes", unit="image", disable=not progress or parallel.rank() > 0) as bar:
+            for mirrored, move in views:
+                for gray, ab in _chunks(source, 256):
+                    yield _seen(gray, mirrored, move), _seen(ab, mirrored, move)
+                    bar.update(len(gray))
+
+    features, mu, logvar = code_table(cvae, viewed(), config.precision, kind=kind, zhang=zhang, into=into)
     return CodeSource(features, torch.cat([mu, logvar], dim=1))
+
+
+def _seen(fields: Tensor, mirrored: bool, move: tuple[int, int]) -> Tensor:
+    fields = fields.flip(-1) if mirrored else fields
+    return shifted(fields, torch.tensor([move]).expand(len(fields), 2)) if any(move) else fields
 
 
 def _statistics(recipe: Recipe, training: FieldSource, device: torch.device | str) -> tuple[WeightTable | None, PCA | None]:
@@ -841,3 +924,14 @@ RECIPES = {
         **_fits(1200, 5000, 4000, flip=False),
     ),
 }
+
+
+def recipe_for(runtime: Runtime) -> Recipe:
+    """Return what the book trains on this machine: the full recipe of its data set, or, in the `cpu` profile, a tiny one.
+
+    The tiny one takes seconds: the portraits recipe with 3 % of its steps, of smaller batches at a higher rate.
+    """
+    if runtime.profile == "cpu":
+        return RECIPES["portraits"].scaled(0.03).with_(seed=runtime.seed, batch=16, learning_rate=4e-3, warmup=20)
+    name = "portraits" if runtime.dataset == "portraits" else "faces"
+    return RECIPES[name].with_(seed=runtime.seed, precision=runtime.precision)

@@ -19,7 +19,18 @@ from skimage.color import rgb2lab
 from torch import Tensor
 
 from divcolor_lib import bins as module
-from divcolor_lib.bins import Bins, WeightTable, gamut_bins, inverse_weights, prior, published_bins, published_prior, smooth, zhang_weights
+from divcolor_lib.bins import (
+    Bins,
+    WeightTable,
+    gamut_bins,
+    inverse_weights,
+    prior,
+    published_bins,
+    published_prior,
+    smooth,
+    soft_encode,
+    zhang_weights,
+)
 from divcolor_lib.errors import ConfigError, DataError, ShapeError
 from divcolor_lib.lab import split
 
@@ -468,3 +479,36 @@ def test_a_prior_that_is_none_is_refused(values: list[float], tmp_path: Path) ->
 def test_the_number_of_bins_stands_nowhere_in_the_code() -> None:
     code = Path(module.__file__).read_text(encoding="utf-8")
     assert str(gamut_bins().count) not in code
+
+
+# --- soft targets ---
+
+
+def test_soft_targets_are_gaussian_shares_of_the_nearest_bins() -> None:
+    bins = gamut_bins()
+    ab = split(photographs(2, 8))[1]
+    index, shares = soft_encode(ab, bins)
+    assert index.shape == shares.shape == (2, 5, 8, 8) and index.dtype == torch.int64
+    colors = (ab * 128).movedim(1, -1).reshape(-1, 2).double().numpy()
+    distance = ((colors[:, None] - bins.centers.numpy()) ** 2).sum(-1)
+    near = np.sort(distance, axis=1)[:, :5]
+    wanted = np.exp(-near / 50) / np.exp(-near / 50).sum(1, keepdims=True)
+    np.testing.assert_allclose(shares.movedim(1, -1).reshape(-1, 5), wanted, atol=1e-4)
+    found = np.take_along_axis(distance, index.movedim(1, -1).reshape(-1, 5).numpy(), axis=1)
+    np.testing.assert_allclose(found, near, atol=1e-2)
+    assert torch.allclose(shares.sum(1), torch.ones(2, 8, 8))
+
+
+def test_one_neighbor_is_the_nearest_bin() -> None:
+    bins = gamut_bins()
+    ab = split(photographs(2, 8, seed=1))[1]
+    index, shares = soft_encode(ab, bins, neighbors=1)
+    assert torch.equal(shares, torch.ones(2, 1, 8, 8))
+    distance = ((ab * 128)[:, None] - bins.centers[:, :, None, None]).square().sum(2).sqrt()
+    torch.testing.assert_close(distance.gather(1, index), distance.min(1, keepdim=True).values, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("neighbors", "sigma"), [(0, 5.0), (10_000, 5.0), (5, 0.0), (5, -1.0)])
+def test_soft_targets_need_neighbors_and_a_width(neighbors: int, sigma: float) -> None:
+    with pytest.raises(ConfigError, match="cannot be shared"):
+        soft_encode(torch.zeros(1, 2, 2, 2), gamut_bins(), neighbors, sigma)

@@ -1017,6 +1017,56 @@ def test_flips_do_not_change_which_images_are_shown() -> None:
     assert all(torch.equal(a[0], b[0]) for a, b in zip(take(one, 8), take(two, 8)))
 
 
+def test_shifts_move_gray_and_color_together_by_whole_pixels_up_to_the_limit() -> None:
+    noise = torch.Generator().manual_seed(4)
+    gray, ab = torch.rand(6, 1, 9, 7, generator=noise), torch.rand(6, 2, 9, 7, generator=noise)
+    batches = data.Batches(data.TensorFields(gray, ab), 3, shift=2)
+    seen = set()
+    for indices, moved_gray, moved_ab in take(batches, 60):
+        for index, one, two in zip(indices.tolist(), moved_gray, moved_ab):
+            matches = [
+                (down, right)
+                for down in range(-2, 3)
+                for right in range(-2, 3)
+                if torch.equal(one, mirrored_crop(gray[index], down, right)) and torch.equal(two, mirrored_crop(ab[index], down, right))
+            ]
+            assert len(matches) == 1
+            seen.add(matches[0])
+    assert len(seen) == 25
+
+
+def mirrored_crop(field: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Move one field, by NumPy's own padding."""
+    padded = np.pad(field.numpy(), ((0, 0), (2, 2), (2, 2)), mode="reflect")
+    height, width = field.shape[1:]
+    return torch.from_numpy(padded[:, 2 - down : 2 - down + height, 2 - right : 2 - right + width].copy())
+
+
+def test_shifts_change_neither_the_order_nor_the_flips_of_the_first_epoch() -> None:
+    source = data.TensorFields(torch.rand(9, 1, 8, 8), torch.rand(9, 2, 8, 8))
+    one, two = data.Batches(source, 3, flip=True), data.Batches(source, 3, flip=True, shift=1)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(take(one, 3), take(two, 3)))
+
+
+def test_a_shifted_stream_resumes_bit_for_bit() -> None:
+    source = data.TensorFields(torch.rand(7, 1, 8, 8), torch.rand(7, 2, 8, 8))
+    whole = take(data.Batches(source, 3, shift=3, seed=2), 9)
+    first = data.Batches(source, 3, shift=3, seed=2)
+    take(first, 5)
+    resumed = data.Batches(source, 3, shift=3, seed=8)
+    resumed.load_state_dict(first.state_dict())
+    assert all(torch.equal(a, b) for one, two in zip(whole[5:], take(resumed, 4)) for a, b in zip(one, two))
+
+
+def test_moves_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ConfigError, match="the shift is -1"):
+        data.Batches(numbered(4), 2, shift=-1)
+    with pytest.raises(ShapeError, match="a move of 4 pixels leaves the field"):
+        data.shifted(torch.zeros(1, 1, 4, 9), torch.tensor([[4, 0]]))
+    with pytest.raises(ShapeError, match="`moves` has shape"):
+        data.shifted(torch.zeros(2, 1, 4, 9), torch.tensor([[1, 0]]))
+
+
 def test_a_batch_larger_than_the_source_is_a_config_error_that_names_the_limit() -> None:
     with pytest.raises(ConfigError, match=r"3 images do not fill one batch of 4.*at most 3"):
         data.Batches(numbered(3), 4)

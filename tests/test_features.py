@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from divcolor_lib import features as features_module
+from divcolor_lib import train
+from divcolor_lib.bins import gamut_bins
 from divcolor_lib.colorize import Colorizer
-from divcolor_lib.cvae import CVAE, CVAEConfig
+from divcolor_lib.cvae import CVAE, ColorClassifier, CVAEConfig
 from divcolor_lib.data import TensorFields
-from divcolor_lib.errors import CheckpointError, ConfigError, DataError, DivcolorError, ShapeError
-from divcolor_lib.features import KINDS, ZhangNet, code_table, gray_features, input_shape, mdn_inputs, stored_features
+from divcolor_lib.errors import CheckpointError, ConfigError, DataError, DivcolorError, ShapeError, StorageError
+from divcolor_lib.features import KINDS, ZhangNet, code_table, gray_features, input_shape, mdn_inputs, on_disk, stored_features
 from divcolor_lib.mdn import MDN, MDNConfig
 from divcolor_lib.train import CodeSource, FitConfig, MDNTask, Objective, Recipe, fit, train_colorizer
 
@@ -176,6 +181,7 @@ def test_every_kind_gives_what_it_says(small: SmallNet) -> None:
         "encoder": network.feature_shape,
         "pixels": (1, 16, 16),
         "none": (1, 1, 1),
+        "classes": (512, 28, 28),  # whatever the network gives
         "zhang": (512, 4, 4),
         "zhang-map": (512, 28, 28),
     }
@@ -208,7 +214,7 @@ def test_the_table_holds_the_kind_that_was_asked_for(kind: str, small: SmallNet)
     torch.testing.assert_close(mu, code_table(network.train(), parts)[1], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["zhang", "zhang-map"])
+@pytest.mark.parametrize("kind", ["classes", "zhang", "zhang-map"])
 def test_features_of_zhangs_network_need_the_network(kind: str) -> None:
     network, [(gray, ab)] = build("unet"), batches(1)
     for call in (
@@ -221,7 +227,7 @@ def test_features_of_zhangs_network_need_the_network(kind: str) -> None:
 
 
 def test_an_unknown_kind_is_refused_with_the_list_of_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match=r"unknown features `vgg`.*encoder, pixels, none, zhang, zhang-map"):
+    with pytest.raises(ConfigError, match=r"unknown features `vgg`.*encoder, pixels, none, classes, zhang, zhang-map"):
         mdn_inputs("vgg", torch.zeros(1, 1, 64, 64), [])
     with pytest.raises(ConfigError, match="unknown features `vgg`"):
         MDNConfig(features="vgg")
@@ -229,7 +235,7 @@ def test_an_unknown_kind_is_refused_with_the_list_of_those_that_exist() -> None:
 
 @pytest.mark.parametrize(("kind", "design"), [*((kind, "heads") for kind in KINDS if kind != "zhang-map"), ("zhang-map", "reference")])
 def test_a_colorizer_whose_mdn_reads_other_features_trains_colors_and_comes_back(
-    kind: str, design: str, small: SmallNet, tmp_path: Path
+    kind: str, design: str, small: nn.Module, tmp_path: Path
 ) -> None:
     gray, ab = batches(8)[0]
     source = TensorFields(gray, ab)
@@ -240,8 +246,11 @@ def test_a_colorizer_whose_mdn_reads_other_features_trains_colors_and_comes_back
         Objective(),
         cvae_fit=FitConfig(2, batch=4),
         mdn_fit=FitConfig(2, batch=4),
+        classes_fit=FitConfig(2, batch=4) if kind == "classes" else None,
     )
     trained = train_colorizer(recipe, source, source, progress=False, zhang=small)
+    assert list(trained.histories) == (["cvae", "classes", "mdn"] if kind == "classes" else ["cvae", "mdn"])
+    small = small if trained.classifier is None else trained.classifier
     assert trained.mdn is not None
     assert trained.mdn.config.features == kind and trained.mdn.config.inputs == input_shape(kind, trained.cvae, small)
     colorizer = Colorizer(trained.cvae, trained.mdn, zhang=small)
@@ -252,7 +261,7 @@ def test_a_colorizer_whose_mdn_reads_other_features_trains_colors_and_comes_back
         wanted = trained.mdn.representatives(features)[0].sort(dim=1, descending=True).values
     torch.testing.assert_close(weights, wanted, rtol=0, atol=1e-6)
     colorizer.save(tmp_path / "c.safetensors")
-    loaded = Colorizer.from_checkpoint(tmp_path / "c.safetensors", zhang=small)
+    loaded = Colorizer.from_checkpoint(tmp_path / "c.safetensors", zhang=None if kind == "classes" else small)
     assert loaded.mdn.config == trained.mdn.config
     torch.testing.assert_close(loaded.predict(gray)[0], fields, rtol=0, atol=5e-3)
     assert loaded.sample(gray[:1], 3).shape == (1, 3, 2, 64, 64)
@@ -261,6 +270,87 @@ def test_a_colorizer_whose_mdn_reads_other_features_trains_colors_and_comes_back
     if kind.startswith("zhang"):
         with pytest.raises(ConfigError, match="no such network"):
             Colorizer.from_checkpoint(tmp_path / "c.safetensors").predict(gray)
+
+
+# --- features on disk ---
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (5,)])
+def test_features_on_disk_are_those_in_memory(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    network, parts = build("unet"), batches(*sizes)
+    expected, mu, _ = code_table(network, parts)
+    room = on_disk(tmp_path / "new" / "f.features", (5, *network.feature_shape))
+    found, same_mu, _ = code_table(network, parts, into=room)
+    assert found is room and found.dtype == torch.float16
+    assert torch.equal(found, expected) and torch.equal(mu, same_mu)
+    stored = torch.from_file(str(tmp_path / "new" / "f.features"), size=found.numel(), dtype=torch.float16)
+    assert torch.equal(stored.view_as(expected), expected)
+    assert (tmp_path / "new" / "f.features").stat().st_size == 2 * expected.numel()
+
+
+@pytest.mark.parametrize("rows", [4, 6])
+def test_room_for_another_number_of_photographs_is_refused(rows: int) -> None:
+    network = build("unet")
+    with pytest.raises(ShapeError, match=r"`into`"):
+        code_table(network, batches(3, 2), into=torch.zeros(rows, *network.feature_shape, dtype=torch.float16))
+
+
+def test_a_disk_without_room_for_features_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(StorageError, match=r"no file for features.*No space left"):
+        on_disk(tmp_path / "f", (2, 3))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="no file for features"):
+        on_disk(tmp_path / "file" / "f", (2, 3))
+
+
+def test_training_keeps_many_features_in_a_file_and_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = TensorFields(*batches(8)[0])
+    recipe = Recipe(
+        "tiny",
+        CVAEConfig(latent=2, width=0.1),
+        MDNConfig(latent=2, components=2, representatives=2, width=0.05),
+        Objective(),
+        cvae_fit=FitConfig(2, batch=4),
+        mdn_fit=FitConfig(3, batch=4, shift=2),
+    )
+    expected = train_colorizer(recipe, source, source, folder=tmp_path / "memory", progress=False)
+    monkeypatch.setattr(train, "IN_MEMORY", 0)
+    found = train_colorizer(recipe, source, source, folder=tmp_path / "file", progress=False)
+    assert sorted(path.name for path in (tmp_path / "file").glob("*.features")) == ["training-0.features", "validation-0.features"]
+    assert not list((tmp_path / "memory").glob("*.features"))
+    assert expected.mdn is not None and found.mdn is not None
+    for one, two in zip(expected.mdn.parameters(), found.mdn.parameters()):
+        assert torch.equal(one, two)
+
+
+# --- a classifier of our own ---
+
+
+def test_the_classifier_learns_zhangs_task() -> None:
+    torch.manual_seed(0)
+    light = torch.rand(32, 1, 1, 1) * 2 - 1
+    gray = light.expand(-1, 1, 64, 64).contiguous()
+    ab = torch.cat([light * 0.3, -light * 0.3], 1).expand(-1, 2, 64, 64).contiguous()  # color follows from lightness
+    source = TensorFields(gray, ab)
+    bins = gamut_bins()
+    classifier = ColorClassifier(bins.count, width=0.1)
+    assert classifier(gray).shape == (32, 16, 4, 4) and classifier.logits(gray).shape == (32, bins.count, 16, 16)
+    task = train.ClassesTask(classifier, source, 16)
+    before = task.validate(classifier.eval())["loss"]
+    train.fit(task, source, FitConfig(150, batch=16, learning_rate=1e-2, average=0.9, flip=False), progress=False)
+    assert task.validate(classifier)["loss"] < 0.5 * before
+    said = bins.centers[classifier.logits(gray).argmax(1)[:, 8, 8]]
+    assert float((said - ab[:, :, 0, 0] * 128).abs().median()) < 10
+
+
+def test_a_recipe_that_reads_a_classifier_says_how_it_is_trained() -> None:
+    base = train.RECIPES["portraits"]
+    with pytest.raises(ConfigError, match="a color classifier that nothing trains"):
+        replace(base, mdn=replace(base.mdn, features="classes"))
 
 
 # --- Zhang's network ---

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -384,6 +385,7 @@ def calls(dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
         "representative_loss": lambda: losses.representative_loss(logits, codes, mu, precision),
         "reference_cvae_loss": lambda: losses.reference_cvae_loss(prediction, truth, mu, logvar, weights),
         "reference_mixture_loss": lambda: losses.reference_mixture_loss(mixture, mu),
+        "classification_error": lambda: losses.classification_error(prediction, torch.ones(3, 1, 6, 6).long(), weights.abs()),
     }
 
 
@@ -400,6 +402,18 @@ def test_a_loss_under_autocast_has_the_value_of_float32(name: str, dtype: torch.
 def test_every_public_loss_is_in_the_test_above() -> None:
     public = {name for name, thing in vars(losses).items() if getattr(thing, "__module__", "") == losses.__name__ and name[0] != "_"}
     assert public == set(calls(torch.float32))
+
+
+def test_the_classification_error_is_a_cross_entropy_against_soft_targets() -> None:
+    logits, noise = random(1, 2, 6, 3, 4), torch.Generator().manual_seed(2)
+    index = torch.rand(2, 6, 3, 4, generator=noise).argsort(1)[:, :3]
+    shares = torch.rand(2, 3, 3, 4, generator=noise).softmax(1)
+    target = torch.zeros(2, 6, 3, 4).scatter(1, index, shares)
+    expected = F.cross_entropy(logits, target)
+    assert float(losses.classification_error(logits, index, shares)) == pytest.approx(float(expected), rel=1e-5)
+    weights = torch.tensor([1.0, 2.0, 0.5, 3.0, 0.0, 1.5])
+    each = F.cross_entropy(logits, target, reduction="none") * weights[index[:, 0]]
+    assert float(losses.classification_error(logits, index, shares, weights)) == pytest.approx(float(each.mean()), rel=1e-5)
 
 
 # --- shapes ---

@@ -9,6 +9,7 @@ import math
 import os
 import pickle
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -29,8 +30,8 @@ from divcolor_lib import losses, train
 from divcolor_lib.autoencoder import fit_pca
 from divcolor_lib.bins import WeightTable, gamut_bins
 from divcolor_lib.cvae import CVAE, CVAEConfig
-from divcolor_lib.data import TensorFields
-from divcolor_lib.errors import CheckpointError, ConfigError, StorageError, TrainingError
+from divcolor_lib.data import TensorFields, shifted
+from divcolor_lib.errors import CheckpointError, ConfigError, StorageError, TrainingError, TrainingPaused
 from divcolor_lib.mdn import MDN, MDNConfig
 from divcolor_lib.runtime import evaluating, generator
 from divcolor_lib.train import FitConfig, Objective, Recipe, fit, read_tensors, train_colorizer, write_tensors
@@ -323,6 +324,44 @@ def test_the_checkpoint_keeps_moments_average_best_weights_and_every_generator(w
     assert any(not torch.equal(tensors[f"model.{name}"], tensors[f"average.{name}"]) for name in Net().state_dict())
 
 
+def test_a_run_that_pauses_again_and_again_is_the_same_run(whole_toy: dict[str, tuple[Path, Toy]], tmp_path: Path) -> None:
+    calls = 0
+    for _ in range(TOY.steps):
+        steps = iter([False, False, True])
+        calls += 1
+        try:
+            history = fit(Toy(), toy_source(), TOY, folder=tmp_path, progress=False, pause=lambda steps=steps: next(steps))
+        except TrainingPaused as pause:
+            assert re.search(rf"stopped at step {3 * calls} of {TOY.steps}", str(pause))
+            continue
+        break
+    assert calls == -(-TOY.steps // 3)
+    assert_same_run(whole_toy["fp32"][0], tmp_path)
+    assert history.seconds > 0
+    with pytest.raises(ConfigError, match="only where it can be saved"):
+        fit(Toy(), toy_source(), TOY, progress=False, pause=lambda: True)
+
+
+def test_seconds_add_up_over_interruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def tick() -> float:
+        nonlocal now
+        now += 1.0
+        return now
+
+    monkeypatch.setattr(train.time, "monotonic", tick)
+    whole = fit(Toy(), toy_source(), TOY, folder=tmp_path / "whole", progress=False).seconds
+    with contextlib.suppress(TrainingPaused):
+        fit(Toy(), toy_source(), TOY, folder=tmp_path / "cut", progress=False, pause=lambda: True)
+    _, facts = read_tensors(tmp_path / "cut" / "model.last.safetensors")
+    first = facts["history"]["seconds"]
+    assert first > 0
+    now += 1000.0  # the machine was off
+    again = fit(Toy(), toy_source(), TOY, folder=tmp_path / "cut", progress=False).seconds
+    assert first < again < 1000 and whole < 1000
+
+
 def test_counters_of_early_stopping_survive_a_kill(tmp_path: Path) -> None:
     config = FitConfig(steps=40, batch=2, learning_rate=0.01, weight_decay=0.0, warmup=1, validate_every=2, average=0.0, patience=3)
     whole = fit(Slope(target=0.9), toy_source(), replace(config, save_every=1), progress=False)
@@ -425,7 +464,7 @@ def test_a_gradient_that_is_nan_while_the_loss_is_finite_is_caught() -> None:
     task = Root()
     with pytest.raises(TrainingError, match="gradient norm became nan at step 1 "):
         fit(task, toy_source(), FitConfig(steps=3, batch=2), progress=False)
-    assert float(task.module.p) == 1
+    assert float(task.module.p.detach()) == 1
 
 
 def test_a_validation_that_becomes_nan_names_the_step_it_was_made_at(tmp_path: Path) -> None:
@@ -917,12 +956,13 @@ def test_the_mdn_minimizes_the_loss_that_the_recipe_names(loss: str) -> None:
     assert found["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_code_tables_hold_each_photograph_and_its_mirror_image(cvae: CVAE) -> None:
+def test_code_tables_hold_every_view_of_each_photograph(cvae: CVAE) -> None:
     gray, ab = TRAINING.batch(torch.arange(10))
-    source = train._codes(cvae, TRAINING, tiny().mdn_fit, mirrored=True, progress=False)
-    assert len(source) == 20 and source.features.dtype == torch.float16
+    moved = [shifted(field.flip(-1), torch.tensor([[2, -1]] * 10)) for field in (gray, ab)]
+    source = train._codes(cvae, TRAINING, tiny().mdn_fit, [(False, (0, 0)), (True, (0, 0)), (True, (2, -1))], progress=False)
+    assert len(source) == 30 and source.features.dtype == torch.float16
     with evaluating(cvae):
-        for start, g, c in ((0, gray, ab), (10, gray.flip(-1), ab.flip(-1))):
+        for start, g, c in ((0, gray, ab), (10, gray.flip(-1), ab.flip(-1)), (20, *moved)):
             mu, logvar = cvae.encode(c, g)
             features, codes = source.batch(torch.arange(start, start + 10))
             torch.testing.assert_close(codes, torch.cat([mu, logvar], 1), atol=1e-5, rtol=1e-4)
