@@ -1,6 +1,7 @@
 """The command line: `python -m divcolor_lib train | evaluate | ablate | colorize | data`.
 
-Exit codes: 0 done; 1 something could not be read, written or trained; 2 a wrong argument; 130 interrupted.
+Exit codes: 0 done; 1 something could not be read, written or trained; 2 a wrong argument; 3 paused, the same command goes on;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.cbook import get_sample_data
 from PIL import Image
 from torch import Tensor
 
-from . import __version__, plots
+from . import __version__, parallel, plots
 from .ablation import STEPS, ablate, variants
 from .colorize import Box, Colorizations, Colorizer
+from .cost import peak_memory
 from .data import (
     FRACTIONS,
     SPLIT_SEED,
@@ -43,7 +46,9 @@ from .data import (
     subset,
     without_single_tint,
 )
-from .errors import ConfigError, DataError, DivcolorError, check_writable, whole_file
+from .errors import ConfigError, DataError, DivcolorError, TrainingPaused, check_writable, whole_file
+from .features import KINDS, ZhangNet
+from .lab import read_image, resize_area
 from .metrics import KS, Row, bootstrap_difference, by_label, evaluate, fit_anchors, oracle_gap, portrait_scores
 from .metrics import errors as errors_of
 from .plots import chapter_0
@@ -52,6 +57,9 @@ from .runtime import best_precision, machine
 from .train import RECIPES, Recipe, Trained, train_colorizer
 
 RESULTS = Path("book") / "results"
+PICTURES = RESULTS / "pictures"
+PICTURE_SIDE = 112
+HOPPER_HEAD = (65, 10, 445, 390)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         options.command(options)
+    except TrainingPaused as pause:
+        print(pause, file=sys.stderr)
+        return 3
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -90,13 +101,17 @@ def _parser() -> argparse.ArgumentParser:
         _train,
         "Train a colorizer and write it to one file.",
         "python -m divcolor_lib train --recipe portraits --out my.safetensors\n"
-        "  python -m divcolor_lib train --data lfw-deepfunneled --out faces.safetensors\n\n"
+        "  python -m divcolor_lib train --data lfw-deepfunneled --out faces.safetensors\n"
+        "  python -m divcolor_lib train --profile gpu --data lfw-deepfunneled --minutes 9 --record faces-full --out full.safetensors\n"
+        "  torchrun --nproc_per_node=4 -m divcolor_lib train --data lfw-deepfunneled --out faces.safetensors\n\n"
         "Stopped or killed? The same command goes on from the last checkpoint in the run folder.",
     )
-    train.add_argument("--recipe", choices=sorted(RECIPES), help="what to train (default: faces with --data, else portraits)")
+    train.add_argument(
+        "--recipe", choices=sorted(RECIPES), help="what to train (default: portraits; with --data faces, on a graphics card faces-full)"
+    )
     train.add_argument("--data", type=Path, help="a folder of photographs: LFW, the reference bundle, or any pictures; portraits need none")
     train.add_argument("--out", type=Path, required=True, help="the checkpoint to write, NAME.safetensors")
-    train.add_argument("--run", type=Path, help="folder for checkpoints on the way (default: runs/NAME)")
+    train.add_argument("--run", type=Path, help="folder for checkpoints on the way (default: runs/NAME; not under torchrun)")
     train.add_argument("--stage", choices=("cvae", "mdn", "all"), default="all", help="stop after the CVAE, train only the MDN, or both")
     train.add_argument("--scale", type=float, default=1.0, help="multiply the steps of every stage, e.g. 0.1 for a quick try")
     train.add_argument("--seed", type=_natural, default=0, help="of weights, batches and noise (default 0)")
@@ -109,7 +124,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STEPS",
         help="write pictures beside the truth every so many steps of the CVAE",
     )
-    train.add_argument("--record", metavar="NAME", help=f"write the manifest with curves to {RESULTS}/NAME.json")
+    train.add_argument(
+        "--features",
+        choices=KINDS,
+        help="what the MDN reads of a photograph (default: the recipe's; classes trains a classifier first)",
+    )
+    train.add_argument("--zhang", type=Path, metavar="FILE", help="published weights of Zhang's network, for --features zhang")
+    train.add_argument("--minutes", type=_minutes, help="stop after so many minutes with exit code 3; the same command then goes on")
+    train.add_argument(
+        "--record", metavar="NAME", help=f"write the manifest with curves to {RESULTS}/NAME.json, and pictures to {RESULTS}/pictures"
+    )
 
     evaluation = _command(
         commands,
@@ -205,6 +229,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"`{text}` is not a positive number of minutes")
+    return minutes
+
+
 def _box(text: str) -> Box:
     parts = text.split(",")
     if len(parts) != 4 or not all(part.strip().lstrip("-").isdigit() for part in parts):
@@ -217,8 +251,13 @@ def _box(text: str) -> Box:
 
 
 def _train(options: argparse.Namespace) -> None:
-    device = _device(options.profile)
-    name = options.recipe or ("faces" if options.data else "portraits")
+    with parallel.joined(_device(options.profile)) as device:
+        _train_on(device, options)
+
+
+def _train_on(device: torch.device, options: argparse.Namespace) -> None:
+    started = time.monotonic()
+    name = options.recipe or (("faces-full" if device.type == "cuda" else "faces") if options.data else "portraits")
     if name.startswith("faces") != (options.data is not None):
         raise ConfigError(
             f"the recipe `{name}` trains on {'photographs' if name.startswith('faces') else 'portraits, which need no folder'}", "--data"
@@ -226,9 +265,9 @@ def _train(options: argparse.Namespace) -> None:
     if not 0 < options.scale < math.inf:
         raise ConfigError(f"the scale is {options.scale}", "--scale", "Use a positive number.")
     run = options.run or Path("runs") / options.out.stem
-    for folder in (options.out.parent, run):
+    for folder in (options.out.parent, run, *([PICTURES] if options.record else [])):
         check_writable(folder)
-    recipe = RECIPES[name].with_(seed=options.seed, precision=options.precision or best_precision(device)).scaled(options.scale)
+    recipe, network = _chosen(RECIPES[name], options, device)
     parts, about, groups = _training_data(options.data, device)
     if len(parts["train"]) < recipe.cvae_fit.batch:
         raise DataError(
@@ -236,19 +275,28 @@ def _train(options: argparse.Namespace) -> None:
             options.data,
             "Use a larger folder.",
         )
-    started = time.monotonic()
     snapshots = _Snapshots(run, options.snapshot_every, parts["val"])
     trained = train_colorizer(
-        recipe, parts["train"], parts["val"], device, run, options.stage, snapshots if options.snapshot_every else None
+        recipe,
+        parts["train"],
+        parts["val"],
+        device,
+        run,
+        options.stage,
+        snapshots if options.snapshot_every and parallel.rank() == 0 else None,
+        zhang=network,
+        pause=None if options.minutes is None else lambda: time.monotonic() - started > 60 * options.minutes,
     )
+    if parallel.rank() > 0:
+        return
     if trained.mdn is None:
         print(f"the CVAE is trained; go on with --stage mdn (run folder {run})")
         return
     anchors = fit_anchors(parts["train"], trained.regressor, SPLIT_SEED)
-    colorizer = Colorizer(trained.cvae, trained.mdn, {}, trained.regressor, anchors.tensors())
-    manifest = {**_facts(recipe, trained), "data": about, "seconds of this call": round(time.monotonic() - started, 1)}
+    colorizer = Colorizer(trained.cvae, trained.mdn, {}, trained.regressor, anchors.tensors(), trained.classifier or network)
+    manifest = {**_facts(recipe, trained), "data": about, "peak memory, bytes": peak_memory(device)}
     colorizer.save(options.out)
-    halved = Colorizer.from_checkpoint(options.out, device)  # what is measured is the file, in half precision
+    halved = Colorizer.from_checkpoint(options.out, device, network)  # what is measured is the file, in half precision
     manifest["validation"] = _measured(halved, parts["val"], groups, None if options.data else _portraits("val"))
     colorizer.manifest = manifest
     colorizer.save(options.out)
@@ -256,8 +304,33 @@ def _train(options: argparse.Namespace) -> None:
     if options.record:
         curves = {stage: asdict(history) for stage, history in trained.histories.items()}
         _write_json(RESULTS / f"{options.record}.json", {**manifest, "curves": curves})
+        _record_pictures(halved, options.record)
     print(_table(manifest["validation"]["rows"]))
     print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _chosen(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> tuple[Recipe, torch.nn.Module | None]:
+    """Return the recipe as the options change it, and the network whose features its MDN reads, if that is Zhang's."""
+    kind = options.features or recipe.mdn.features
+    if kind.startswith("zhang") != (options.zhang is not None):
+        raise ConfigError(
+            f"features of kind `{kind}` and a file of Zhang's weights do not go together", "--zhang", "Give both, or neither."
+        )
+    classes = replace(recipe.cvae_fit, steps=recipe.mdn_fit.steps) if kind == "classes" else None
+    recipe = replace(recipe, mdn=replace(recipe.mdn, features=kind), classes_fit=classes)
+    recipe = recipe.with_(seed=options.seed, precision=options.precision or best_precision(device)).scaled(options.scale)
+    return recipe, ZhangNet.from_published(options.zhang).to(device) if options.zhang else None
+
+
+def _record_pictures(colorizer: Colorizer, name: str) -> None:
+    """Write eight colorizations of a photograph in the public domain, one strip: the gray one, the eight, and the original."""
+    photo = read_image(get_sample_data("grace_hopper.jpg", asfileobj=False))
+    left, top, right, bottom = HOPPER_HEAD
+    found = colorizer.colorize(photo, crop=HOPPER_HEAD)
+    tiles = [found.gray, *found.images, photo[top:bottom, left:right]]
+    strip = torch.cat([resize_area(torch.from_numpy(tile), (PICTURE_SIDE, PICTURE_SIDE)) for tile in tiles], dim=1)
+    with whole_file(PICTURES / f"{name}.jpg") as temporary:
+        Image.fromarray(strip.numpy()).save(temporary, format="JPEG", quality=90)
 
 
 def _training_data(folder: Path | None, device: torch.device) -> tuple[dict[str, FieldSource], dict[str, Any], list[str]]:
@@ -316,20 +389,22 @@ class _Snapshots:
 
 
 def _facts(recipe: Recipe, trained: Trained) -> dict[str, Any]:
-    fits = {"regression": recipe.regression_fit, "cvae": recipe.cvae_fit, "mdn": recipe.mdn_fit}
+    fits, histories = recipe.fits(), trained.histories
+    speeds = {stage: fits[stage].batch * history.steps / history.seconds for stage, history in histories.items() if history.seconds}
     return {
         "name": recipe.name,
         "library": __version__,
         "commit": _commit(),
         "objective": asdict(recipe.objective),
         "mdn loss": recipe.mdn_loss,
-        "training": {stage: asdict(fit) for stage, fit in fits.items() if fit is not None},
-        "best": {stage: {"step": history.best_step, "loss": history.best_loss} for stage, history in trained.histories.items()},
+        "training": {stage: asdict(fit) for stage, fit in fits.items()},
+        "best": {stage: {"step": history.best_step, "loss": history.best_loss} for stage, history in histories.items()},
+        "seconds": {stage: round(history.seconds, 1) for stage, history in histories.items()},
+        "images a second": {stage: round(speed, 1) for stage, speed in speeds.items()},
+        "processes": parallel.processes(),
         "machine": machine(),
         "parameters": {
-            name: _count(module)
-            for name, module in (("cvae", trained.cvae), ("mdn", trained.mdn), ("regressor", trained.regressor))
-            if module
+            name: _count(module) for name in ("cvae", "mdn", "regressor", "classifier") if (module := getattr(trained, name)) is not None
         },
     }
 

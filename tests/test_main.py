@@ -31,7 +31,8 @@ ROWS = ["model", "gray", "mean field", "regression", "k-means 8", "PCA 5 oracle"
 COLUMNS = {"eob@1", "eob@5", "eob@8", "eob_pooled@8", "variance@8", "deltaE@8"}
 COUNTS = {"train": 24, "val": 6, "test": 10}
 OPTIONS = {
-    "train": "--recipe --data --out --run --stage --scale --seed --profile --precision --snapshot-every --record",
+    "train": "--recipe --data --out --run --stage --scale --seed --profile --precision --snapshot-every --features --zhang --minutes "
+    "--record",
     "evaluate": "--data --split --checkpoint --samples --limit --record --json",
     "colorize": "PHOTO -n --crop --checkpoint --out --grid --seed",
     "data": "folder --json --record",
@@ -112,7 +113,7 @@ def test_help_names_every_option_and_gives_examples(command: str, capsys: pytest
     for option in OPTIONS[command].split():
         assert re.search(rf"(^|\W){re.escape(option)}\b", printed), option
     assert f"python -m divcolor_lib {command}" in printed
-    known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", printed))
+    known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", printed.replace("torchrun --nproc_per_node", "")))
     assert known == {option for option in OPTIONS[command].split() if option.startswith("--")} | {"--help"}
 
 
@@ -297,6 +298,52 @@ def test_the_same_command_again_gives_the_same_file(
     printed = capsys.readouterr().out
     assert re.search(r"wrote my\.safetensors \(\d+\.\d MB\)", printed)
     assert all(row in printed for row in ROWS) and all(column in printed for column in COLUMNS)
+
+
+def test_a_record_holds_time_speed_memory_and_a_picture(trained: Path) -> None:
+    record = json.loads((trained / "book" / "results" / "toy.json").read_text())
+    stages = {"regression", "cvae", "mdn"}
+    assert set(record["seconds"]) == set(record["images a second"]) == stages and record["processes"] == 1
+    for stage in stages:
+        images = record["training"][stage]["steps"] * record["training"][stage]["batch"]
+        assert images / record["images a second"][stage] == pytest.approx(record["seconds"][stage], abs=0.06)
+    assert record["peak memory, bytes"] > 50e6
+    picture = opened(trained / "book" / "results" / "pictures" / "toy.jpg")
+    count = picture.shape[1] // cli.PICTURE_SIDE  # this network's eight look alike and are merged
+    assert picture.shape == (cli.PICTURE_SIDE, count * cli.PICTURE_SIDE, 3) and 3 <= count <= 10
+    tiles = np.split(picture.astype(float), count, axis=1)
+    assert np.ptp(tiles[0], axis=2).max() < 8 and np.ptp(tiles[-1], axis=2).max() > 60  # gray first, the original last
+    assert all(abs(tile.mean(2) - tiles[0].mean(2)).mean() < 12 for tile in tiles[1:])  # one lightness
+
+
+def test_training_in_slices_pauses_with_exit_code_3_and_ends_with_the_same_file(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "--scale", "0.1", "--out", "c.safetensors", "--seed", "3", "--precision", "fp32", "--profile", "cpu"]
+    codes = []
+    while not codes or (codes[-1] == 3 and len(codes) < 20):
+        codes.append(cli.main([*arguments, "--minutes", "0.0001"]))
+        if codes[-1] == 3:
+            assert re.search(r"stopped at step \d of 4, as asked \((regression|cvae|mdn)\).*goes on", capsys.readouterr().err)
+            assert not (tmp_path / "c.safetensors").exists()
+    assert codes == [3] * 9 + [0]  # three of the four steps of each stage end in a pause
+    one, other = (read_tensors(path)[0] for path in (trained / "my.safetensors", tmp_path / "c.safetensors"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_mdn_that_reads_a_classifier_trains_colors_and_is_measured_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "--scale", "0.1", "--out", "c.safetensors", "--features", "classes", "--profile", "cpu"]) == 0
+    manifest = read_tensors(tmp_path / "c.safetensors")[1]["manifest"]
+    assert manifest["mdn"]["features"] == "classes" and manifest["training"]["classes"]["steps"] == 4
+    assert set(manifest["parameters"]) == {"cvae", "mdn", "regressor", "classifier"}
+    capsys.readouterr()
+    assert cli.main(["evaluate", "--checkpoint", "c.safetensors", "--split", "val", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows[0]["eob@8"] == pytest.approx(manifest["validation"]["rows"][0]["eob@8"], abs=1e-6)
 
 
 def test_another_seed_in_the_same_run_folder_is_refused(

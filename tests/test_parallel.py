@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from divcolor_lib import parallel
@@ -211,3 +213,28 @@ def test_a_batch_is_cut_into_equal_parts_in_order(monkeypatch: pytest.MonkeyPatc
     for size in (7, 0):
         with pytest.raises(ConfigError, match=f"a batch of {size} cannot be shared by 3"):
             parallel.part(torch.arange(size))
+
+
+def test_torchrun_trains_one_colorizer_with_two_processes(tmp_path: Path) -> None:
+    noise = np.random.default_rng(5)
+    for number in range(90):
+        person = tmp_path / "faces" / f"Person_{number:03}"
+        person.mkdir(parents=True)
+        coarse = Image.fromarray(noise.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        coarse.resize((80, 80)).save(person / f"Person_{number:03}_0001.jpg")
+    command = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "divcolor_lib", "train"]
+    arguments = ["--data", str(tmp_path / "faces"), "--out", "two.safetensors"]
+    options = ["--scale", "0.0004", "--precision", "fp32", "--profile", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, *arguments, *options],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("wrote ") == 1  # one of them writes and speaks
+    _, facts = read_tensors(tmp_path / "two.safetensors")
+    assert facts["manifest"]["processes"] == 2
+    assert {stage: fit["steps"] for stage, fit in facts["manifest"]["training"].items()} == {"regression": 1, "cvae": 2, "mdn": 1}
