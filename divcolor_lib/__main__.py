@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__, parallel, plots
-from .ablation import STEPS, ablate, variants
+from .ablation import ablate, face_variants, variants
 from .colorize import Box, Colorizations, Colorizer
 from .cost import peak_memory
 from .data import (
@@ -178,15 +178,15 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "ablate",
         _ablate,
-        "Train the portraits recipe with one thing changed at a time, and measure every row alike.",
+        "Train a recipe with one thing changed at a time, and measure every row alike.",
         "python -m divcolor_lib ablate --record ablations\n"
+        "  python -m divcolor_lib ablate --data lfw-deepfunneled --record faces-ablations\n"
         "  python -m divcolor_lib ablate --scale 0.1 --record quick\n\n"
         "Stopped or killed? The same command goes on from the last checkpoint of the row it was at.",
     )
     ablation.add_argument("--record", metavar="NAME", required=True, help=f"write the table to {RESULTS}/NAME.json")
-    ablation.add_argument(
-        "--run", type=Path, default=Path("runs") / "ablations", help="folder for checkpoints on the way (default: runs/ablations)"
-    )
+    ablation.add_argument("--data", type=Path, help="a folder of photographs, for the rows of the faces recipe (default: portraits)")
+    ablation.add_argument("--run", type=Path, help="folder for checkpoints on the way (default: runs/NAME)")
     ablation.add_argument("--scale", type=float, default=1.0, help="multiply the steps of every stage, e.g. 0.1 for a quick try")
     ablation.add_argument(
         "--group", action="append", metavar="GROUP", help="only this group of rows, beside the base rows (may be repeated)"
@@ -560,33 +560,38 @@ def _ablate(options: argparse.Namespace) -> None:
     if not 0 < options.scale < math.inf:
         raise ConfigError(f"the scale is {options.scale}", "--scale", "Use a positive number.")
     precision = options.precision or best_precision(device)
-    rows = variants(precision, options.scale)
+    rows = (face_variants if options.data else variants)(precision, options.scale)
     groups = sorted({row.group for row in rows} - {"base"})
     if unknown := sorted(set(options.group or ()) - set(groups)):
         raise ConfigError(f"there is no group `{unknown[0]}`", "--group", f"Use one of {', '.join(groups)}.")
     rows = [row for row in rows if row.group in ("base", *(options.group or groups))]
-    for folder in (RESULTS, options.run):
+    run = options.run or Path("runs") / options.record
+    for folder in (RESULTS, run):
         check_writable(folder)
     fields: dict[str, FieldSource] = {}
-    for part, count in ABLATION_COUNTS.items():
-        fields[part] = subset(_portrait_fields(part, device), torch.arange(count))
+    about: dict[str, Any] = {"kind": "portraits", "counts": ABLATION_COUNTS, "seed": PORTRAIT_SEED}
+    if options.data:
+        fields, about, _ = _training_data(options.data, device)
+    else:
+        fields = {part: subset(_portrait_fields(part, device), torch.arange(count)) for part, count in ABLATION_COUNTS.items()}
+    known = None if options.data else _portraits("val")
     started = time.monotonic()
-    table = ablate(rows, fields["train"], fields["val"], _portraits("val"), options.run, device, sys.stderr.isatty())
+    table = ablate(rows, fields["train"], fields["val"], known, run, device, sys.stderr.isatty())
     facts = {
         "name": "ablations",
         "library": __version__,
         "commit": _commit(),
         "machine": machine(),
         "precision": precision,
-        "data": {"kind": "portraits", "counts": ABLATION_COUNTS, "seed": PORTRAIT_SEED},
-        "steps": {stage: max(1, round(steps * options.scale)) for stage, steps in STEPS.items()},
+        "data": about,
+        "steps": {stage: fit.steps for stage, fit in rows[0].recipe.fits().items()},
         "seconds of this call": round(time.monotonic() - started, 1),
     }
     _write_json(RESULTS / f"{options.record}.json", {**facts, "rows": table})
     for row in table:
         print(
             f"{row['group']:12} {row['name']:20} {row['seed']:2}"
-            + "".join(f"{row[column]:10.3f}" for column in ("eob@1", "eob@8", "recall", "calibration"))
+            + "".join(f"{row[column]:10.4f}" for column in ("eob@1", "eob@8", "recall", "calibration") if column in row)
         )
 
 

@@ -1,4 +1,6 @@
-"""What each choice is worth: the portraits recipe with one thing changed at a time, all trained alike and measured alike.
+"""What each choice is worth: a recipe with one thing changed at a time, all rows trained alike and measured alike.
+
+`variants` changes the portraits recipe, `face_variants` the faces recipe at half its width.
 
 Rows that differ only in the mixture density network share one CVAE, and rows with the same seed and width share one regression network,
 by copying the finished stages' checkpoints. A run that was stopped goes on where it was.
@@ -13,7 +15,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,14 @@ from .data import FieldSource
 from .errors import whole_file
 from .features import code_table, mdn_inputs
 from .losses import kl_per_dimension
-from .metrics import Anchors, Row, error_of_best, errors, fit_anchors, oracle_gap, portrait_scores, variance
+from .metrics import Anchors, Row, chroma, error_of_best, errors, fit_anchors, oracle_gap, portrait_scores, variance
 from .portraits import Portraits, Posterior
 from .runtime import evaluating
-from .train import RECIPES, FitConfig, Recipe, Trained, train_colorizer
+from .train import RECIPES, Recipe, Trained, train_colorizer
 
 STEPS = {"regression": 300, "cvae": 600, "mdn": 1000}
+FACE_STEPS = {"regression": 300, "cvae": 500, "classes": 300, "mdn": 400}
+FACE_WIDTH = 0.5
 SEEDS = (0, 1, 2)
 ACTIVE_NATS = 0.05
 
@@ -66,16 +70,7 @@ def variants(precision: str = "fp32", scale: float = 1.0) -> list[Variant]:
         scale: multiplies the steps of every stage.
     """
 
-    def short(fit: FitConfig | None, stage: str) -> FitConfig:
-        assert fit is not None
-        return replace(fit, steps=max(1, round(STEPS[stage] * scale)))
-
-    def budgeted(name: str) -> Recipe:
-        recipe = RECIPES[name]
-        fits: dict[str, Any] = {f"{stage}_fit": short(getattr(recipe, f"{stage}_fit"), stage) for stage in STEPS}
-        return replace(recipe, **fits).with_(precision=precision)
-
-    base, reference = budgeted("portraits"), budgeted("portraits-reference")
+    base, reference = (_budgeted(RECIPES[name], STEPS, precision, scale) for name in ("portraits", "portraits-reference"))
     rows = [Variant("base", "base", "nothing", base.with_(seed=seed)) for seed in SEEDS]
 
     def add(group: str, name: str, change: str, **changes: Any) -> None:
@@ -112,28 +107,74 @@ def variants(precision: str = "fp32", scale: float = 1.0) -> list[Variant]:
     return rows
 
 
+def face_variants(precision: str = "fp32", scale: float = 1.0) -> list[Variant]:
+    """Return the rows for photographs, the base rows first: what helps real faces, and what an MDN should read.
+
+    Args:
+        precision, scale: as in `variants`.
+    """
+    narrow = replace(RECIPES["faces"], cvae=replace(RECIPES["faces"].cvae, width=FACE_WIDTH))
+    base = _budgeted(narrow, FACE_STEPS, precision, scale)
+    reference = replace(RECIPES["faces-reference"], regressor_width=FACE_WIDTH)
+    rows = [Variant("base", "base", "nothing", base.with_(seed=seed)) for seed in SEEDS]
+
+    def add(group: str, name: str, change: str, recipe: Recipe) -> None:
+        rows.append(Variant(group, name, change, recipe))
+
+    def of_features(kind: str) -> Recipe:
+        fit = replace(base.cvae_fit, steps=max(1, round(FACE_STEPS["classes"] * scale))) if kind == "classes" else None
+        return replace(base, mdn=replace(base.mdn, features=kind), classes_fit=fit)
+
+    def of_objective(**changes: Any) -> Recipe:
+        return replace(base, objective=replace(base.objective, **changes))
+
+    def of_code(size: int) -> Recipe:
+        return replace(base, cvae=replace(base.cvae, latent=size), mdn=replace(base.mdn, latent=size))
+
+    add("features", "classes", "the MDN reads a color classifier trained on the same photographs", of_features("classes"))
+    add("features", "pixels", "the MDN reads the gray picture at 16x16", of_features("pixels"))
+    add("features", "none", "the MDN does not see the gray picture", of_features("none"))
+    add("mixture", "bound", "trained on the nearest-component bound, not on the exact NLL", replace(base, mdn_loss="bound"))
+    add("augmentation", "no shifts", "photographs are mirrored but not moved", base.with_(shift=0))
+    add("rivals", "reference", "the reference's networks and objectives", _budgeted(reference, FACE_STEPS, precision, scale))
+    add("loss terms", "published objective", "the reference's objective on our networks", of_objective(reference=True))
+    add("loss terms", "Zhang's weights", "pixels weighted by rarity, as Zhang et al.", of_objective(weighting="zhang"))
+    add("noise", "half the noise", "half the variance of the likelihood: finer codes", of_objective(noise_variance=0.15))
+    add("noise", "twice the noise", "twice the variance of the likelihood: coarser codes", of_objective(noise_variance=0.6))
+    for size in (8, 32):
+        add("code", f"D = {size}", f"codes of {size} numbers", of_code(size))
+    return rows
+
+
+def _budgeted(recipe: Recipe, steps: Mapping[str, int], precision: str, scale: float) -> Recipe:
+    """Return the recipe with so many steps of each of its stages, times `scale`."""
+    fits: dict[str, Any] = {f"{stage}_fit": replace(fit, steps=max(1, round(steps[stage] * scale))) for stage, fit in recipe.fits().items()}
+    return replace(recipe, **fits).with_(precision=precision)
+
+
 def ablate(
     rows: Sequence[Variant],
     training: FieldSource,
     validation: FieldSource,
-    portraits: Portraits,
+    portraits: Portraits | None,
     folder: Path,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[Row]:
     """Train and measure every row, and the anchor rows beside them; finished rows are read from `folder`.
 
-    A row has what the variant is, `eob@1`, `eob@8` and `variance@8` of what it shows, the figures of `portrait_scores` and the
-    `oracle gap`, `means eob@8` and `means recall` (of the mixture's component means, in place of the representatives), and of
-    the codes `kl` (to the standard normal), `active units`, `nll` and `rate`: the mean of log q(z|C, G) - log p(z|G), which, other
-    than the NLL, can be compared between codes of different lengths. Figures are `None` where they do not exist.
+    A row has what the variant is, `eob@1`, `eob@8`, `variance@8` and `chroma` (over the truth's) of what it shows, `means eob@8` (of
+    the mixture's component means, in place of the representatives), on portraits also the figures of `portrait_scores`, the
+    `oracle gap` and `means recall`, and of the codes `kl` (to the standard normal), `active units`, `nll` and `rate`: the mean of
+    log q(z|C, G) - log p(z|G), which, other than the NLL, can be compared between codes of different lengths. Figures are `None`
+    where they do not exist.
 
     Args:
-        portraits: those behind `validation`, in the same order.
+        portraits: those behind `validation`, in the same order; `None` for photographs, whose posterior nobody knows.
         folder: for checkpoints and finished rows.
     """
     table: list[Row] = []
-    portraits = _Remembering(portraits)
+    portraits = None if portraits is None else _Remembering(portraits)
     for variant in tqdm(rows, desc="rows", disable=not progress):
         path = folder / _slug(variant) / "row.json"
         described = _described(variant)
@@ -231,9 +272,9 @@ def _regressor(variant: Variant, training: FieldSource, validation: FieldSource,
 
 
 @torch.no_grad()
-def _measure(trained: Trained, validation: FieldSource, portraits: Portraits) -> Row:
+def _measure(trained: Trained, validation: FieldSource, portraits: Portraits | None) -> Row:
     assert trained.mdn is not None
-    colorizer = Colorizer(trained.cvae, trained.mdn)
+    colorizer = Colorizer(trained.cvae, trained.mdn, zhang=trained.classifier)
     shown, means, truths = [], [], []
     for part in torch.arange(len(validation)).split(128):
         gray, truth = validation.batch(part)
@@ -246,7 +287,7 @@ def _measure(trained: Trained, validation: FieldSource, portraits: Portraits) ->
     row = _scores(fields, weights, truth, portraits, regression)
     fields, weights = (torch.cat(part) for part in zip(*means))
     of_means = _scores(fields, weights, truth, portraits, regression)
-    row |= {"means eob@8": of_means["eob@8"], "means recall": of_means["recall"]}
+    row |= {f"means {figure}": of_means[figure] for figure in ("eob@8", "recall") if figure in of_means}
     return row | _code_figures(trained, validation)
 
 
@@ -254,22 +295,27 @@ def _mean_colorings(colorizer: Colorizer, gray: Tensor) -> tuple[Tensor, Tensor]
     """Decode the mixture's component means, by descending weight."""
     with evaluating(colorizer.cvae, colorizer.mdn):
         maps = colorizer.cvae.gray_features(gray)
-        mixture = colorizer.mdn(mdn_inputs(colorizer.mdn.config.features, gray, maps))
+        mixture = colorizer.mdn(mdn_inputs(colorizer.mdn.config.features, gray, maps, colorizer.zhang))
         weights, order = mixture.mixture_distribution.probs.sort(dim=1, descending=True, stable=True)
         means = mixture.component_distribution.mean
         codes = means.gather(1, order[..., None].expand_as(means))
         return colorizer.cvae.decode_features(codes, maps), weights
 
 
-def _scores(fields: Tensor, weights: Tensor, truth: Tensor, portraits: Portraits, regression: float) -> Row:
+def _scores(fields: Tensor, weights: Tensor, truth: Tensor, portraits: Portraits | None, regression: float) -> Row:
     found = errors(fields, truth)
-    indices = list(range(len(truth)))
-    scores = portrait_scores(portraits, indices, fields, weights)
-    gap = oracle_gap(portraits, indices, found[:, :8], truth, regression)
-    return {
+    row: Row = {
         "eob@1": float(error_of_best(found, 1).mean()),
         "eob@8": float(error_of_best(found, 8).mean()),
         "variance@8": float(variance(fields[:, :8]).mean()),
+        "chroma": float(chroma(fields[:, :8]).mean() / chroma(truth[:, None]).mean()),
+    }
+    if portraits is None:
+        return row
+    indices = list(range(len(truth)))
+    scores = portrait_scores(portraits, indices, fields, weights)
+    gap = oracle_gap(portraits, indices, found[:, :8], truth, regression)
+    return row | {
         "recall": scores["recall"],
         "precision": scores["precision"],
         "calibration": scores["calibration"],
@@ -302,7 +348,7 @@ def _code_figures(trained: Trained, validation: FieldSource) -> Row:
     }
 
 
-def _anchor_rows(trained: Trained, training: FieldSource, validation: FieldSource, portraits: Portraits) -> list[Row]:
+def _anchor_rows(trained: Trained, training: FieldSource, validation: FieldSource, portraits: Portraits | None) -> list[Row]:
     """Measure the rows that no code decides: one answer, and eight that never look at the photograph."""
     anchors: Anchors = fit_anchors(training, trained.regressor)
     regression = _regression_error(trained, validation)
@@ -319,7 +365,8 @@ def _anchor_rows(trained: Trained, training: FieldSource, validation: FieldSourc
             truths.append(truth.cpu())
         fields = torch.cat(outputs)
         weights = torch.full(fields.shape[:2], 1 / fields.shape[1])
-        absent = dict.fromkeys(("means eob@8", "means recall", "kl", "active units", "nll", "rate", "seconds"))
+        unknown = ("means eob@8", *(["means recall"] if portraits else []), "kl", "active units", "nll", "rate", "seconds")
+        absent = dict.fromkeys(unknown)
         scores = _scores(fields, weights, torch.cat(truths), portraits, regression)
         rows.append({"group": "rivals", "name": name, "change": change, "seed": trained.recipe.cvae_fit.seed, **scores, **absent})
     return rows

@@ -68,6 +68,11 @@ def delta_e(outputs: Tensor) -> Tensor:
     ).mean(0)
 
 
+def chroma(outputs: Tensor) -> Tensor:
+    """Return the mean chroma, sqrt(a^2 + b^2), over the K outputs and all pixels, `(N,)`, in Lab units: how colorful they are."""
+    return outputs.mul(AB_SCALE).square().sum(2).sqrt().mean((1, 2, 3))
+
+
 # --- anchor rows ---
 
 
@@ -166,8 +171,8 @@ def evaluate(
 ) -> list[Row]:
     """Return the table of the model and its anchor rows, each a dictionary with `name` and the figures of the design.
 
-    Every figure is a mean over images; `interval` holds 95 % bounds of eob@1, eob@8 and deltaE@8, from a bootstrap over
-    persons. The model's row also has `ratio to regression` and `below k-means 8`: paired intervals of its eob@1 over
+    Every figure is a mean over images, but `chroma` is the mean chroma of the outputs over that of the truth. `interval` holds
+    95 % bounds of eob@1, eob@8 and deltaE@8, from a bootstrap over persons. The model's row also has `ratio to regression` and `below k-means 8`: paired intervals of its eob@1 over
     the regression row's, and of its eob@8 minus the k-means row's. With `samples`, it has `eob@samples`.
 
     Args:
@@ -177,6 +182,7 @@ def evaluate(
     anchors = Anchors.from_tensors(colorizer.anchors, colorizer.regressor) if colorizer.anchors else None
     names = ["model", *(row for row in ANCHOR_ROWS if anchors and (row != "regression" or anchors.regressor is not None))]
     collected: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in names}
+    colorful = dict.fromkeys((*names, "truth"), 0.0)
     sampled: list[Tensor] = []
     noise = generator(seed)
     for start in tqdm(range(0, len(source), batch), desc="evaluate", disable=not progress):
@@ -185,10 +191,14 @@ def evaluate(
             outputs = colorizer.predict(gray)[0] if name == "model" else anchors.outputs(name, gray, truth)  # type: ignore[union-attr]
             kept = outputs[:, : max(KS)]
             collected[name].append((errors(outputs, truth).cpu(), variance(kept).cpu(), delta_e(kept).cpu()))
+            colorful[name] += float(chroma(kept).sum())
+        colorful["truth"] += float(chroma(truth[:, None]).sum())
         if samples:
             sampled.append(_best_sample(colorizer, gray, truth, samples, noise))
     tables = {name: [torch.cat(part) for part in zip(*parts)] for name, parts in collected.items()}
     rows = [_row(name, found, spread, apart, groups) for name, (found, spread, apart) in tables.items()]
+    for row in rows:
+        row["chroma"] = colorful[row["name"]] / max(colorful["truth"], 1e-9)
     model = tables["model"][0]
     if "regression" in tables:
         rows[0]["ratio to regression"] = bootstrap_ratio(model[:, 0], tables["regression"][0][:, 0], groups)

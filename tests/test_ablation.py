@@ -8,16 +8,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from divcolor_lib import __main__ as cli
 from divcolor_lib import ablation
-from divcolor_lib.ablation import SEEDS, Variant, ablate, variants
+from divcolor_lib.ablation import FACE_STEPS, FACE_WIDTH, SEEDS, Variant, ablate, face_variants, variants
 from divcolor_lib.data import TensorFields, converted
 from divcolor_lib.portraits import Portraits
 
-FIGURES = ("eob@1", "eob@8", "variance@8", "recall", "precision", "calibration", "oracle gap")
+FIGURES = ("eob@1", "eob@8", "variance@8", "chroma", "recall", "precision", "calibration", "oracle gap")
 
 
 def tiny(variant: Variant) -> Variant:
@@ -74,6 +76,41 @@ def test_all_rows_have_the_same_budget_and_the_budget_scales() -> None:
         for row in rows:
             found = {stage: getattr(row.recipe, f"{stage}_fit").steps for stage in ablation.STEPS}
             assert found == {stage: round(steps * share) for stage, steps in ablation.STEPS.items()}, row.name
+
+
+def test_every_row_for_faces_changes_one_thing_within_one_budget() -> None:
+    rows = face_variants()
+    base = asdict(rows[0].recipe)
+    assert base["cvae"]["width"] == FACE_WIDTH
+    assert [row.seed for row in rows if row.group == "base"] == list(SEEDS)
+    assert len({(row.name, row.seed) for row in rows}) == len(rows) == len({json.dumps(asdict(row.recipe)) for row in rows})
+    allowed = {
+        "features": {"mdn.features", "classes_fit"},
+        "mixture": {"mdn_loss"},
+        "augmentation": {f"{stage}_fit.shift" for stage in ("regression", "cvae", "mdn")},
+        "loss terms": {"objective.weighting", "objective.reference"},
+        "noise": {"objective.noise_variance"},
+        "code": {"cvae.latent", "mdn.latent"},
+    }
+    for row in rows:
+        changed = differences(base, asdict(row.recipe))
+        if row.group in allowed:
+            assert changed and changed <= allowed[row.group], row.name
+        assert {stage: fit.steps for stage, fit in row.recipe.fits().items()}.items() <= FACE_STEPS.items(), row.name
+    assert {row.recipe.mdn.features for row in rows} == {"encoder", "classes", "pixels", "none"}
+    assert {fit.steps for row in face_variants(scale=0.01) for fit in row.recipe.fits().values()} == {3, 4, 5}
+
+
+def test_photographs_are_measured_without_a_posterior(fields: Any, tmp_path: Path) -> None:
+    training, held, _ = fields
+    rows = [tiny(row) for row in face_variants() if row.name in ("base", "classes") and row.seed == 0]
+    table = ablate(rows, training, held, None, tmp_path, progress=False)
+    assert [row["name"] for row in table] == ["base", "classes", "regression", "k-means 8"]
+    for row in table:
+        assert all(isinstance(row[figure], float) for figure in ("eob@1", "eob@8", "variance@8", "chroma"))
+        assert "recall" not in row and "means recall" not in row
+    assert len({tuple(row) for row in table}) == 1 or set(table[0]) == set(table[-1])
+    assert table[0]["kl"] == table[1]["kl"] and table[0]["nll"] != table[1]["nll"], "one CVAE, two MDNs"
 
 
 def test_a_table_has_every_figure_of_every_row_and_two_anchor_rows(done: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -148,4 +185,20 @@ def test_the_command_writes_the_table_with_its_provenance(
     stored = json.loads((tmp_path / cli.RESULTS / "quick.json").read_text())
     assert [row["name"] for row in stored["rows"]] == ["base", "regression", "k-means 8"]
     assert {"commit", "machine", "library", "data", "steps"} <= set(stored)
+    assert stored["steps"] == {"regression": 2, "cvae": 2, "mdn": 2}
     assert capsys.readouterr().out.count("\n") == 3
+    assert (tmp_path / "runs" / "quick" / "base-base-0" / "row.json").is_file()
+
+
+def test_the_command_takes_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(3)
+    for number in range(60):
+        (tmp_path / "faces" / f"P_{number}").mkdir(parents=True)
+        coarse = Image.fromarray(noise.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize((70, 70))
+        coarse.save(tmp_path / "faces" / f"P_{number}" / f"P_{number}_0001.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "face_variants", lambda precision, scale: [tiny(row) for row in face_variants(precision, scale)[:1]])
+    assert cli.main(["ablate", "--data", "faces", "--record", "quick-faces"]) == 0
+    stored = json.loads((tmp_path / cli.RESULTS / "quick-faces.json").read_text())
+    assert stored["data"]["kind"] == "photographs" and stored["data"]["counts"]["val"] >= 1
+    assert [row["name"] for row in stored["rows"]] == ["base", "regression", "k-means 8"]

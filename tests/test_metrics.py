@@ -272,7 +272,7 @@ def test_the_table_has_the_rows_and_columns_of_the_design(table: Any) -> None:
     rows = table[0]
     assert [row["name"] for row in rows] == ["model", "gray", "mean field", "regression", "k-means 8", "PCA 5 oracle", "PCA 20 oracle"]
     for row in rows:
-        assert {"eob@1", "eob@5", "eob@8", "eob_pooled@8", "variance@8", "deltaE@8", "interval"} <= set(row)
+        assert {"eob@1", "eob@5", "eob@8", "eob_pooled@8", "variance@8", "deltaE@8", "chroma", "interval"} <= set(row)
         assert set(row["interval"]) == {"eob@1", "eob@8", "deltaE@8"}
 
 
@@ -693,3 +693,10 @@ def test_a_cue_blind_predictor_has_hardly_any_calibration_error_and_a_large_tv(p
     assert weights[0].sum().item() == pytest.approx(1)
     assert metrics.expected_calibration_error(weights, hits) < 0.02
     assert scores(portraits, cue_blind)["calibration"] > 0.8
+
+
+def test_chroma_is_the_mean_distance_from_gray() -> None:
+    outputs = torch.zeros(2, 3, 2, 4, 4)
+    outputs[0, :, 0], outputs[0, :, 1] = 3 / 128, 4 / 128
+    outputs[1, 0] = torch.tensor([6.0, 8.0])[:, None, None] / 128
+    torch.testing.assert_close(metrics.chroma(outputs), torch.tensor([5.0, 10 / 3]))
