@@ -35,7 +35,7 @@ from .runtime import evaluating
 from .train import RECIPES, Recipe, Trained, train_colorizer
 
 STEPS = {"regression": 300, "cvae": 600, "mdn": 1000}
-FACE_STEPS = {"regression": 300, "cvae": 500, "classes": 300, "mdn": 400}
+FACE_STEPS = {"regression": 200, "cvae": 300, "classes": 300, "mdn": 300}
 FACE_WIDTH = 0.5
 SEEDS = (0, 1, 2)
 ACTIVE_NATS = 0.05

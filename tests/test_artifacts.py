@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import torch
 
 from divcolor_lib import __main__ as cli
 from divcolor_lib.colorize import PRETRAINED, Colorizer
+from divcolor_lib.cvae import CVAE
 from divcolor_lib.data import FRACTIONS, SPLIT_SEED
 from divcolor_lib.metrics import ANCHOR_ROWS
 from divcolor_lib.metrics import errors as errors_of
-from divcolor_lib.train import RECIPES, read_tensors
+from divcolor_lib.train import RECIPES, FitConfig, read_tensors
+
+ROOT = Path(__file__).resolve().parents[1]
 
 ARTIFACTS = Path(str(files("divcolor_lib") / "artifacts"))
 MEGABYTE = 10**6
@@ -106,3 +110,42 @@ def test_eight_answers_come_closer_to_a_portrait_than_one() -> None:
     gray, truth = cli._portraits("test").batch(range(64))
     found = errors_of(colorizer.predict(gray)[0], truth)
     assert float(found.min(1).values.mean()) < 0.5 * float(found[:, 0].mean())
+
+
+# --- records ---
+
+RESULTS = ROOT / "book" / "results"
+RECORDED = sorted(set(RECIPES) & {path.stem for path in RESULTS.glob("*.json")})
+
+
+def test_the_shipped_recipes_and_their_references_are_recorded() -> None:
+    assert {"faces", "faces-short", "faces-reference", "portraits", "portraits-reference"} <= set(RECORDED)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_record_and_the_recipe_of_its_name_agree(name: str) -> None:
+    """Whoever changes a recipe trains again, or the book shows curves of something else."""
+    record, recipe = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")), RECIPES[name]
+    free = {"precision", "seed"}  # of the machine and of the call
+    for stage, fit in recipe.fits().items():
+        trained = asdict(FitConfig(**record["training"][stage]))
+        wanted = asdict(fit)
+        assert {key: value for key, value in trained.items() if key not in free} == {k: v for k, v in wanted.items() if k not in free}, (
+            stage
+        )
+    assert set(record["training"]) == set(record["curves"]) == set(recipe.fits())
+    assert (record["objective"], record["mdn loss"]) == (asdict(recipe.objective), recipe.mdn_loss)
+    assert record["parameters"]["cvae"] == count(CVAE.build(recipe.cvae))
+    assert {"commit", "machine", "data", "validation", "library"} <= set(record)
+    for stage, history in record["curves"].items():
+        assert history["validation"][-1]["step"] == recipe.fits()[stage].steps or history["stopped_early"]
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_record_of_a_shipped_network_is_its_manifest() -> None:
+    for name in PRETRAINED:
+        record, facts = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")), manifest(name)
+        assert {key: record[key] for key in facts} == facts
