@@ -240,14 +240,17 @@ class _Run:
         self.module.train()
         with autocast(self.device, self.config.precision):
             terms = self.losses(first, second, self.noise, self.step / self.config.steps)
-        values = parallel.mean({term: float(value.detach()) for term, value in terms.items()}, self.device)
-        self._require_finite(values, self.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(terms["loss"]).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip))
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
-            self._require_finite({"gradient norm": norm}, self.step + 1)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
+        # read together: each reading makes a card wait
+        read = torch.stack([value.detach().float() for value in (*terms.values(), norm)]).tolist()
+        values = parallel.mean(dict(zip((*terms, "gradient norm"), read)), self.device)
+        length = values.pop("gradient norm")
+        self._require_finite(values, self.step + 1)
+        if not self.scaler.is_enabled():  # under loss scaling an infinite gradient is met by skipping the step
+            self._require_finite({"gradient norm": length}, self.step + 1)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._average()

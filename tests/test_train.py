@@ -937,7 +937,7 @@ def test_the_mdn_minimizes_the_loss_that_the_recipe_names(loss: str) -> None:
     mdn = MDN.build(replace(tiny(design if loss == "reference" else "unet").mdn, inputs=(8, 4, 4))).eval()
     features, codes = torch.randn(6, 8, 4, 4), torch.randn(6, 4) * 0.3
     task = train.MDNTask(mdn, loss, train.CodeSource(features, codes), 6)
-    found = {name: float(value) for name, value in task.losses(features, codes, generator(1), 0.0).items()}
+    found = {name: float(value.detach()) for name, value in task.losses(features, codes, generator(1), 0.0).items()}
     z = codes[:, :2] + (0.5 * codes[:, 2:]).exp() * torch.randn(6, 2, generator=generator(1))
     with torch.no_grad():
         mixture = mdn(features)
