@@ -69,7 +69,8 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, err
 _PACKED = (".zip", ".tgz")
 _LFW_NAME = re.compile(r"(?P<person>.+)_\d{4}\.jpe?g", re.IGNORECASE)
 _LFW_COUNT = 13_233
-_LFW_SETS = ("lfw-deepfunneled", "lfw-funneled", "lfw-original")
+#: The sets of LFW, best aligned first; each unpacks to a folder of its name.
+LFW_SETS = ("lfw-deepfunneled", "lfw-funneled", "lfw-original")
 
 
 # --- The table of sources ------------------------------------------------------------------------------------------
@@ -338,7 +339,7 @@ def fetch_folder(name: str, folder: str | Path | None = None, *, source: str | P
     with _locked(place, entry):
         for left_over in place.glob(f".{name}.*.unpack"):
             shutil.rmtree(left_over, ignore_errors=True)
-        return target if target.is_dir() else unpack(archive, target, check=_check_faces if name in _LFW_SETS else None)
+        return target if target.is_dir() else unpack(archive, target, check=_check_faces if name in LFW_SETS else None)
 
 
 def lfw(folder: str | Path | None = None, source: str | Path | None = None, *, progress: bool = True) -> Path:
@@ -361,21 +362,21 @@ def lfw(folder: str | Path | None = None, source: str | Path | None = None, *, p
         given = Path(source).expanduser()
         if given.is_dir() and _count_faces(given):
             return given
-        name = next((name for name in _LFW_SETS if _given_file(_entry(name), given)), _LFW_SETS[0])
+        name = next((name for name in LFW_SETS if _given_file(_entry(name), given)), LFW_SETS[0])
         return fetch_folder(name, place, source=given, progress=progress)
-    there = next((name for name in _LFW_SETS if (place / name).is_dir()), None)
+    there = next((name for name in LFW_SETS if (place / name).is_dir()), None)
     failures = []
-    for name in [there] if there else _LFW_SETS:
+    for name in [there] if there else LFW_SETS:
         try:
             found = fetch_folder(name, place, progress=progress)
         except DownloadError as error:
             failures.append(error.found)
             continue
-        if name != _LFW_SETS[0]:
+        if name != LFW_SETS[0]:
             warnings.warn(f"this is {_entry(name).title}, not the set that the book was measured on", stacklevel=2)
         return found
     raise DownloadError(
-        f"no set of LFW could be fetched: {'; '.join(failures)}", place, f"For one of them, {_by_hand(_entry(_LFW_SETS[0]), place)}"
+        f"no set of LFW could be fetched: {'; '.join(failures)}", place, f"For one of them, {_by_hand(_entry(LFW_SETS[0]), place)}"
     )
 
 
