@@ -410,6 +410,8 @@ def _facts(recipe: Recipe, trained: Trained) -> dict[str, Any]:
         "name": recipe.name,
         "library": __version__,
         "commit": _commit(),
+        "cvae": asdict(trained.cvae.config),
+        "mdn": asdict(trained.mdn.config) if trained.mdn else None,
         "objective": asdict(recipe.objective),
         "mdn loss": recipe.mdn_loss,
         "training": {stage: asdict(fit) for stage, fit in fits.items()},
