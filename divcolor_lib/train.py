@@ -951,5 +951,5 @@ def recipe_for(runtime: Runtime) -> Recipe:
         steps = {"regression_fit": 60, "cvae_fit": 150, "mdn_fit": 300}
         fits: dict[str, Any] = {stage: replace(getattr(tiny, stage), steps=count) for stage, count in steps.items()}
         return replace(tiny, name="tiny", **fits)
-    name = "portraits" if runtime.dataset == "portraits" else "faces"
+    name = "portraits" if runtime.dataset == "portraits" else "faces-full"
     return RECIPES[name].with_(seed=runtime.seed, precision=runtime.precision)
