@@ -123,6 +123,7 @@ def sixteen_bits(sizes: Mapping[str, Tensor], lost: Mapping[str, float], paths: 
             label = f"{name}:\n{lost[name]:.1%} lost"
             left.step(edges[:-1], heights / max(1, len(each)), LINES[number], where="post", color=PALETTE[number], lw=2, label=label)
         left.text(FLOAT16[0] - 0.7, left.get_ylim()[1] * 0.98, "zero in float16", ha="right", va="top")
+        left.text(FLOAT16[1] + 0.4, left.get_ylim()[1] * 0.98, "infinite", ha="left", va="top", rotation=90)
         left.set(xlabel="log2 of a gradient's size", ylabel="share of the gradients", xlim=(edges[0], edges[-1]))
         left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=9, ncols=2)
         for number, (name, path) in enumerate(paths.items()):
