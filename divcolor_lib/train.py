@@ -896,10 +896,10 @@ def _chunks(source: FieldSource, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 # --- recipes: every hyperparameter of the book's runs, written once ---
 
 
-def _fits(regression: int, cvae: int, mdn: int, shift: int = 0, **shared: Any) -> dict[str, Any]:
+def _fits(regression: int, cvae: int, mdn: int, **shared: Any) -> dict[str, Any]:
     return {
-        "regression_fit": FitConfig(steps=regression, learning_rate=1.5e-3, shift=shift, **shared),
-        "cvae_fit": FitConfig(steps=cvae, shift=shift, **shared),
+        "regression_fit": FitConfig(steps=regression, learning_rate=1.5e-3, **shared),
+        "cvae_fit": FitConfig(steps=cvae, **shared),
         "mdn_fit": FitConfig(steps=mdn, learning_rate=2e-3, weight_decay=0.05, clip=10.0, validate_every=100, **{**shared, "batch": 128}),
     }
 
