@@ -265,8 +265,8 @@ SOURCES: tuple[Source, ...] = (
     _release(
         "faces",
         "coloring photographs without training; it also ships with the library",
-        7_724_186,
-        "0ed50bc1b485435823c32eeb01fa3dbedbf6317eac729b3aa5cffb9badeef90f",
+        7_659_244,
+        "c5760ce6b5936d8c05084156506b5389a1739cf915cda83545796fecd0117d1e",
     ),
     _release(
         "portraits",
