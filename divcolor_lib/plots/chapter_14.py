@@ -290,10 +290,12 @@ def what_mattered(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.axvspan(band.min(), band.max(), color="#dddddd", zorder=0)
         axes.axvline(0, color="#888888", lw=1)
         places = np.arange(len(changed))[::-1]
-        worse = values > band.max()
+        worse, better = values > band.max(), values < band.min()
         axes.hlines(places, 0, values, color="#bbbbbb", lw=1.2)
         axes.plot(values[worse], places[worse], "^", color=PALETTE[1], ms=8)
-        axes.plot(values[~worse], places[~worse], "o", color=PALETTE[0], ms=7)
+        axes.plot(values[better], places[better], "v", color=PALETTE[2], ms=8)
+        alike = ~(worse | better)
+        axes.plot(values[alike], places[alike], "o", color=PALETTE[0], ms=7)
         for place, value in zip(places, values):
             axes.annotate(f"{value:+.0%}", (value, place), (9 if value >= 0 else -9, 0), textcoords="offset points", va="center",
                           ha="left" if value >= 0 else "right", fontsize=9)  # fmt: skip
