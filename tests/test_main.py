@@ -310,7 +310,7 @@ def test_a_record_holds_time_speed_memory_and_a_picture(trained: Path) -> None:
     assert set(record["seconds"]) == set(record["images a second"]) == stages and record["processes"] == 1
     for stage in stages:
         images = record["training"][stage]["steps"] * record["training"][stage]["batch"]
-        assert images / record["images a second"][stage] == pytest.approx(record["seconds"][stage], abs=0.06)
+        assert images / record["images a second"][stage] == pytest.approx(record["seconds"][stage], abs=0.06, rel=0.1)
     assert record["peak memory, bytes"] > 50e6
     picture = opened(trained / "book" / "results" / "pictures" / "toy.jpg")
     count = picture.shape[1] // cli.PICTURE_SIDE  # this network's eight look alike and are merged
