@@ -950,7 +950,7 @@ def test_the_mdn_minimizes_the_loss_that_the_recipe_names(loss: str) -> None:
         mu, precision = codes[:, :2], (-codes[:, 2:]).exp()
         distance = 0.5 * ((mu[:, None] - shown) ** 2 * precision[:, None]).sum(2)
         nearest, m = distance.min(1)
-        extra = float((nearest - shares.gather(1, m[:, None])[:, 0].log()).mean())
+        extra = float((nearest - shares.gather(1, m[:, None])[:, 0].log()).mean().detach())
         assert found["representatives"] == pytest.approx(extra, rel=1e-4)
         expected += extra
     assert found["loss"] == pytest.approx(expected, rel=1e-4)
