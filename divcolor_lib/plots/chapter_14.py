@@ -297,7 +297,7 @@ def what_mattered(rows: Sequence[Mapping[str, Any]]) -> Figure:
         alike = ~(worse | better)
         axes.plot(values[alike], places[alike], "o", color=PALETTE[0], ms=7)
         for place, value in zip(places, values):
-            axes.annotate(f"{value:+.0%}", (value, place), (9 if value >= 0 else -9, 0), textcoords="offset points", va="center",
+            axes.annotate(f"{value:+.1%}", (value, place), (9 if value >= 0 else -9, 0), textcoords="offset points", va="center",
                           ha="left" if value >= 0 else "right", fontsize=9)  # fmt: skip
         axes.set_yticks(places, [str(row["name"]) for row in changed])
         axes.set(xlabel="change of the error of best of eight (band: base rows, other seeds)")
