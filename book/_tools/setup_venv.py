@@ -60,6 +60,8 @@ def main():  # type: () -> None
 
 def make_venv(python):  # type: (Path) -> None
     """Make `.venv`, unless one stands there whose pip works and that was made in this folder."""
+    if VENV.is_symlink():
+        VENV.unlink()  # `venv --clear` would empty the folder that the link names, which is somebody else's
     place = VENV / "folder.txt"
     moved = place.is_file() and place.read_text() != str(ROOT)
     if python.exists() and not moved and run(python, "-m", "pip", "--version").returncode == 0:

@@ -70,3 +70,17 @@ def test_every_package_of_the_library_is_installed() -> None:
     folders = {path.parent.relative_to(ROOT) for path in (ROOT / "divcolor_lib").rglob("__init__.py")}
     named = re.search(r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     assert named and {Path(*name.strip(' "').split(".")) for name in named[1].split(",")} == folders
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_in_the_place_of_the_environment_is_replaced_and_what_it_names_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").write_text("kept")
+    (tmp_path / ".venv").symlink_to(tmp_path / "theirs")
+    monkeypatch.setattr(setup_venv, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(setup_venv, "ROOT", tmp_path)
+    setup_venv.make_venv(tmp_path / ".venv" / "bin" / "python")
+    assert (tmp_path / "theirs" / "file").read_text() == "kept"
+    assert not (tmp_path / ".venv").is_symlink() and (tmp_path / ".venv" / "bin" / "python").exists()
