@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,6 +82,13 @@ def test_a_link_in_the_place_of_the_environment_is_replaced_and_what_it_names_is
     (tmp_path / ".venv").symlink_to(tmp_path / "theirs")
     monkeypatch.setattr(setup_venv, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(setup_venv, "ROOT", tmp_path)
+
+    def pretend(*command: object) -> subprocess.CompletedProcess[str]:
+        assert not (tmp_path / ".venv").is_symlink()  # `venv --clear` would empty what it names
+        (tmp_path / ".venv").mkdir(exist_ok=True)
+        return subprocess.CompletedProcess([str(part) for part in command], 0, "", "")
+
+    monkeypatch.setattr(setup_venv, "run", pretend)
     setup_venv.make_venv(tmp_path / ".venv" / "bin" / "python")
-    assert (tmp_path / "theirs" / "file").read_text() == "kept"
-    assert not (tmp_path / ".venv").is_symlink() and (tmp_path / ".venv" / "bin" / "python").exists()
+    assert (tmp_path / ".venv" / "folder.txt").read_text() == str(tmp_path)
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["file"]
