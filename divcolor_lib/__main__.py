@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -46,7 +47,7 @@ from .data import (
     subset,
     without_single_tint,
 )
-from .errors import ConfigError, DataError, DivcolorError, TrainingPaused, check_writable, whole_file
+from .errors import ConfigError, DataError, DivcolorError, StorageError, TrainingPaused, check_writable, whole_file
 from .features import KINDS, ZhangNet
 from .lab import read_image, resize_area
 from .metrics import KS, Row, bootstrap_difference, by_label, evaluate, fit_anchors, oracle_gap, portrait_scores
@@ -67,15 +68,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        options.command(options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of is passed over, or an error of `read_image`
+            options.command(options)
+        sys.stdout.flush()
     except TrainingPaused as pause:
-        print(pause, file=sys.stderr)
+        print(_one_line(pause), file=sys.stderr)
         return 3
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     except DivcolorError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except torch.cuda.OutOfMemoryError as error:
+        print(f"error: the graphics card's memory is full: {_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
@@ -83,7 +90,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # files are read and written under the library's own errors: mostly what is printed goes to a full disk
+        print(f"error: input or output failed: {_one_line(error)}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # else Python tries again at its end, and tells of it at length
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
+
+
+def _one_line(told: object) -> str:
+    """Return what is told on one line that any terminal shows: a file's name may hold newlines, control codes and broken bytes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(told))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -264,6 +283,8 @@ def _train_on(device: torch.device, options: argparse.Namespace) -> None:
         )
     if not 0 < options.scale < math.inf:
         raise ConfigError(f"the scale is {options.scale}", "--scale", "Use a positive number.")
+    if options.out.is_dir():  # else this would show when all is trained
+        raise StorageError("this is a folder, not a file", options.out, "Name the checkpoint to write, NAME.safetensors.")
     run = options.run or Path("runs") / options.out.stem
     for folder in (options.out.parent, run, *([PICTURES] if options.record else [])):
         check_writable(folder)
@@ -306,7 +327,7 @@ def _train_on(device: torch.device, options: argparse.Namespace) -> None:
         _write_json(RESULTS / f"{options.record}.json", {**manifest, "curves": curves})
         _record_pictures(halved, options.record)
     print(_table(manifest["validation"]["rows"]))
-    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
+    print(f"wrote {_one_line(options.out)} ({options.out.stat().st_size / 1e6:.1f} MB)")
 
 
 def _chosen(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> tuple[Recipe, torch.nn.Module | None]:
@@ -614,7 +635,7 @@ def _colorize(options: argparse.Namespace) -> None:
             with whole_file(options.grid) as temporary:
                 figure.savefig(temporary, format=kind)
             plots.close(figure)
-            print(options.grid)
+            print(_one_line(options.grid))
         else:
             _write_pictures(result, photo, options.out)
 
@@ -624,7 +645,7 @@ def _write_pictures(result: Colorizations, photo: Path, folder: Path) -> None:
         path = folder / f"{photo.stem}-{number}.png"
         with whole_file(path) as temporary:
             Image.fromarray(image).save(temporary, format="PNG")
-        print(path, "sample" if probability is None else f"probability {probability:.2f}")
+        print(_one_line(path), "sample" if probability is None else f"probability {probability:.2f}")
 
 
 # --- data ---
@@ -645,7 +666,7 @@ def _data(options: argparse.Namespace) -> None:
         "median ITA, degrees": round(told["ITA"]["quantiles"][2], 1),
         "sha256 of the pixels": told["sha256 of the pixels"],
     }
-    print(json.dumps(facts, indent=1) if options.json else "\n".join(f"{name:24} {value}" for name, value in facts.items()))
+    print(json.dumps(facts, indent=1) if options.json else "\n".join(_one_line(f"{name:24} {value}") for name, value in facts.items()))
     if options.record:
         about = {"name": options.record, "library": __version__, "commit": _commit(), "machine": machine()}
         leak = leakage(photos) if told["split"] else None

@@ -13,6 +13,7 @@ import io
 import math
 import os
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -85,7 +86,8 @@ class ZhangNet(nn.Module):
         Raises:
             CheckpointError: the file is absent, damaged or altered, or holds another network.
         """
-        return load_exactly(ZhangNet(), _published(Path(path)), str(path)).eval()
+        state = _published(Path(path))
+        return load_exactly(ZhangNet(), state, str(path)).eval()
 
     def forward(self, gray: Tensor) -> Tensor:
         """Return the features `(B, 512, 28, 28)` for `gray` (B, 1, 64, 64), L/50 - 1.
@@ -110,23 +112,32 @@ class ZhangNet(nn.Module):
 
 def _published(path: Path) -> Mapping[str, Tensor]:
     """Return the state_dict in a published `.pth` file. The one place where a file of pickles is opened."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError("there is no such file of weights", path, f"Download {ZHANG_FILE} and pass its path.")
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"the file of weights cannot be read: {error.strerror or error}", path) from error
+        found = f"the file of weights cannot be read: {error.strerror or error}"
+        raise CheckpointError(found, path, "Ask for permission to read it, or copy it.") from error
     named, found = _HASHED_NAME.search(path.name), hashlib.sha256(content).hexdigest()
     if named and not found.startswith(named[1]):
         raise CheckpointError(
             f"its SHA-256 starts with {found[:8]}, its name says {named[1]}: it is truncated or altered", path, "Download it again."
         )
     try:
+        if zipfile.is_zipfile(io.BytesIO(content)):  # torch packs nothing, so what is packed may unpack to more than the memory holds
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
+                    raise ValueError("packed")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        is_state_dict = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
+        finite = not is_state_dict or all(bool(value.isfinite().all()) for value in state.values())
     except Exception as error:  # zip, pickle and storage errors: a damaged file raises whatever its reader meets
         raise CheckpointError(f"the file of weights is damaged ({type(error).__name__})", path, "Download it again.") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not is_state_dict:
         raise CheckpointError("the file holds no state_dict", path, f"Use {ZHANG_FILE}.")
+    if not finite:
+        raise CheckpointError("the weights hold NaN or infinities", path, "Download it again.")
     return state
 
 
@@ -178,7 +189,7 @@ def stored_features(paths: Sequence[str | Path], kind: str = "zhang") -> Tensor:
     Raises:
         ConfigError: another kind.
         DataError: no path, or a file that is absent, damaged or of another shape.
-        ShapeError: a number is infinite or too large for half precision.
+        ShapeError: a number is NaN, infinite or too large for half precision.
     """
     if kind not in ("zhang", "zhang-map"):
         raise ConfigError(f"features of kind `{kind}` are not stored", "stored_features", "Use zhang or zhang-map.")
@@ -189,7 +200,8 @@ def stored_features(paths: Sequence[str | Path], kind: str = "zhang") -> Tensor:
     for row, path in zip(table, paths):
         row.copy_(F.adaptive_avg_pool2d(read_feature(path), size))
         if not bool(row.isfinite().all()):
-            raise ShapeError(f"the feature file {path} holds numbers that half precision cannot hold", todo="Look at how it was made.")
+            found = f"the feature file {path} holds NaN, or numbers that half precision cannot hold"
+            raise ShapeError(found, todo="Look at how it was made.")
     return table
 
 
