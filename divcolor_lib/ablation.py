@@ -194,7 +194,7 @@ def _finished(path: Path) -> dict[str, Any]:
     """Return what a finished row left, or nothing: a damaged file is measured again."""
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 

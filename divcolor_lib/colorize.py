@@ -141,8 +141,10 @@ class Colorizer:
             with torch.device("meta"):  # sizes alone: a wrong manifest may name a network that no memory holds
                 sketches = _untrained(manifest)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-            found = f"the checkpoint names no complete colorizer: {str(error)[:200].partition(chr(10))[0]}"
-            raise CheckpointError(found, path, "Use the file that `train` wrote last.") from error
+            why = str(error).partition("\n")[0][:200]
+            raise CheckpointError(
+                f"the checkpoint names no complete colorizer: {why}", path, "Use the file that `train` wrote last."
+            ) from error
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
         for name, value in tensors.items():
             if not bool(value.isfinite().all()):

@@ -21,6 +21,7 @@ import json
 import math
 import os
 import re
+import stat
 import unicodedata
 import warnings
 import zipfile
@@ -943,8 +944,8 @@ def _cache_key(listing: _Listing, size: int) -> str:
     digest = hashlib.sha256(f"{_CACHE_VERSION} {listing.crop} {size}\n".encode())
     for path in listing.files:
         try:
-            stat = path.stat()
-            state = f"{stat.st_size}\0{stat.st_mtime_ns}"
+            held = path.stat()
+            state = f"{held.st_size}\0{held.st_mtime_ns}"
         except OSError as error:  # a link to nowhere; reading it fails later, with a message that names it
             state = type(error).__name__
         line = f"{_inside(path, listing.folder)}\0{state}\n"
@@ -992,13 +993,13 @@ def _write_cache(slot: Path, key: str, result: _Decoded) -> None:
 def _existing(folder: str | Path) -> Path:
     try:
         root = Path(folder).expanduser()
-        exists = root.exists()
-    except (OSError, RuntimeError) as error:  # too long a name, a folder above it that may not be searched, the home of nobody
+        mode = os.stat(root).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character in the name
+        raise DataError("there is no such folder", folder, "Check the spelling, or download the data first.") from error
+    except (OSError, RuntimeError) as error:  # too long a name, a loop of links, a folder above that is closed, the home of nobody
         found = f"the folder cannot be reached: {getattr(error, 'strerror', None) or error}"
         raise DataError(found, folder, "Check the spelling, and that you may read the folders above it.") from error
-    if not exists:
-        raise DataError("there is no such folder", root, "Check the spelling, or download the data first.")
-    if not root.is_dir():
+    if not stat.S_ISDIR(mode):
         raise DataError("this is a file, not a folder", root, "Name the folder that holds the photographs.")
     return root
 

@@ -544,7 +544,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read_run(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], History]:
-    """Read the checkpoint of a run: tensors, facts of which `step` and `config` are of the right type, and the history.
+    """Read the checkpoint of a run: tensors, facts whose `step` and `config` are of the right type, and the history.
 
     Raises:
         CheckpointError: the file cannot be read, or is not the checkpoint of a run.
@@ -553,8 +553,8 @@ def _read_run(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], History]:
     step, told = facts.get("step"), facts.get("history")
     if not isinstance(facts.get("config"), dict) or not isinstance(told, dict):
         raise _no_run(path, "its configuration or its history is missing")
-    if type(step) is not int or step < 0:
-        raise _no_run(path, f"its step is {step}")
+    if type(step) is not int or step < 0 or type(facts["config"].get("steps")) is not int:
+        raise _no_run(path, f"it is at step {step} of {facts['config'].get('steps')}")
     known = vars(History())
     for key, value in told.items():
         kind = type(known.get(key))
@@ -567,8 +567,8 @@ def _read_run(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], History]:
 
 
 def _no_run(path: Path, why: str) -> CheckpointError:
-    found = f"this is not the checkpoint of a run: {why[:200].partition(chr(10))[0]}"
-    return CheckpointError(found, path, "Copy it again, or start anew in another folder.")
+    why = why.partition("\n")[0][:200]
+    return CheckpointError(f"this is not the checkpoint of a run: {why}", path, "Copy it again, or start anew in another folder.")
 
 
 def _checksum(tensors: Mapping[str, Tensor], note: str) -> str:
@@ -891,7 +891,7 @@ def _is_finished(folder: Path | None, name: str) -> bool:
     if path is None or not os.path.exists(path):
         return False
     _, facts, history = _read_run(path)
-    return history.stopped_early or facts["step"] >= facts["config"].get("steps", math.inf)
+    return history.stopped_early or facts["step"] >= facts["config"]["steps"]
 
 
 def _classes_stage(

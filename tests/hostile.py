@@ -13,6 +13,7 @@ import os
 import pickle
 import socket
 import struct
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -38,6 +39,9 @@ from divcolor_lib.mdn import MDN, MDNConfig
 from divcolor_lib.train import FORMAT, read_tensors, write_tensors
 
 Pixels = NDArray[np.uint8]
+
+#: A name that is no text; other systems than Linux refuse it.
+NOT_UNICODE = os.fsdecode(b"not-unicode-\xff\xfe") if sys.platform == "linux" else "unicode"
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,7 @@ def _read_pictures() -> Iterator[Case]:
         "\x1b[31mred.png",
         "-n.png",
         "%s{0}$HOME.png",
-        os.fsdecode(b"not-unicode-\xff\xfe.png"),
+        NOT_UNICODE + ".png",
         "n" * 251 + ".png",
     ):
         yield read(name, lambda: plain, ramps)
@@ -514,7 +518,7 @@ FOLDERS = [
     Case("with-links", with_links),
     Case("deep", filled("/".join(["below"] * 60) + "/a.png")),
     Case("odd\nname 漢字", filled("a.png")),
-    Case(os.fsdecode(b"not-unicode-\xff"), filled("a.png")),
+    Case(NOT_UNICODE, filled("a.png")),
     Case("absent", lambda path: None, "there is no such folder"),
     Case("nul-\0", lambda path: None, "there is no such folder"),
     Case("n" * 300, lambda path: None, "the folder cannot be reached: File name too long"),
@@ -523,7 +527,7 @@ FOLDERS = [
     Case("socket", bound_socket, "this is a file, not a folder"),
     Case("device", lambda path: path.symlink_to("/dev/zero"), "this is a file, not a folder"),
     Case("link-to-nowhere", lambda path: path.symlink_to(path.parent / "nowhere"), "there is no such folder"),
-    Case("link-to-itself", lambda path: path.symlink_to(path), "there is no such folder"),
+    Case("link-to-itself", lambda path: path.symlink_to(path), "the folder cannot be reached: Too many levels of symbolic links"),
     Case("empty", Path.mkdir, "the folder is empty"),
     Case("texts-only", texts_only, NOBODY),
     Case("hidden-only", filled(".a.png", ".hidden/b.png"), NOBODY),

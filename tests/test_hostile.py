@@ -23,7 +23,7 @@ from skimage.color import rgb2lab
 from torch import Tensor, nn
 
 import divcolor_lib.__main__ as cli
-from divcolor_lib import data, lab
+from divcolor_lib import ablation, data, lab
 from divcolor_lib.colorize import Colorizer
 from divcolor_lib.errors import CheckpointError, DataError, DivcolorError, ImageError, StorageError
 from divcolor_lib.features import ZhangNet, on_disk, stored_features
@@ -254,6 +254,12 @@ def test_a_cache_that_is_no_ordinary_file_is_passed_over(suffix: str, make: Call
     make(path)
     with pytest.warns(UserWarning, match=r"is damaged \(it is no ordinary file\)"):
         assert torch.equal(data.load(photos).images, wanted)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff", b"[" * 100_000], ids=lambda content: repr(content[:9]))
+def test_a_damaged_row_of_an_ablation_counts_as_not_measured(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "row.json").write_bytes(content)
+    assert ablation._finished(tmp_path / "row.json") == {}
 
 
 # --- stored features and published weights ---
@@ -582,7 +588,7 @@ def no_space(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        patch.setattr(os, "posix_fallocate", full)
+        patch.setattr(os, "posix_fallocate", full, raising=False)
         yield "No space left on device"
 
 
