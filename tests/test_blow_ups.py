@@ -21,7 +21,7 @@ from divcolor_lib.errors import ConfigError, TrainingError
 from divcolor_lib.mdn import MDN, MDNConfig
 from divcolor_lib.runtime import generator
 from divcolor_lib.train import CodeSource, FitConfig, MDNTask, Objective, Recipe, fit, read_tensors, train_colorizer
-from tests.hostile import a_colorizer
+from tests.hostile import a_checkpoint, a_colorizer
 from tests.test_train import TOY, Killed, Slope, Toy, assert_same, assert_same_run, toy_fields, toy_source, weights
 
 # --- losses and gradients ---
@@ -331,6 +331,20 @@ def test_processes_that_train_together_do_not_halve(monkeypatch: pytest.MonkeyPa
     with pytest.raises(TrainingError, match=r"does not hold its part of a batch at step 1 .*or more cards"):
         run._halve(4, torch.cuda.OutOfMemoryError())
     assert run.history.halved_at == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", a_checkpoint()], ids=["empty", "text", "a colorizer"])
+def test_the_command_does_not_go_on_from_what_is_no_run(
+    content: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_training_data", lambda *_: ({"train": faces(0), "val": faces(0, 2)}, {}, []))
+    monkeypatch.setitem(cli.RECIPES, "portraits", recipe("unet", 8))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "regression.last.safetensors").write_bytes(content)
+    assert cli.main(["train", "--out", str(tmp_path / "x.safetensors"), "--run", str(tmp_path / "run"), "--profile", "cpu"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and "regression.last.safetensors" in lines[0]
+    assert (tmp_path / "run" / "regression.last.safetensors").read_bytes() == content and not (tmp_path / "x.safetensors").exists()
 
 
 def test_the_command_tells_of_a_full_card_in_one_line(

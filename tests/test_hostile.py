@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,22 @@ def test_bad_pictures_are_one_error_that_names_the_file(
                 load(path.parent, cache=None)
     assert_refused(command(capsys, "colorize", path, "--out", tmp_path / "out"), case.says, case.name)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["bomb-just-too-large.png", "exif-damaged.png"])
+def test_the_command_does_not_repeat_what_pillow_warns_of(
+    name: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = next(case for case in [*READ_PICTURES, *BAD_PICTURES] if case.name == name)
+    case.make(tmp_path / name)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with contextlib.suppress(ImageError):
+            lab.read_image(tmp_path / name)
+        assert heard and all("PIL" in warning.filename for warning in heard)
+        heard.clear()
+        code, _, err = command(capsys, "colorize", tmp_path / name, "--checkpoint", checkpoint, "-n", 1, "--out", tmp_path)
+    assert not heard and len(err) == code == (1 if case.says else 0)
 
 
 def test_a_name_that_no_file_can_have_is_an_image_error(colorizer: Colorizer, tmp_path: Path) -> None:
