@@ -39,6 +39,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
+from .download import LFW_SETS
 from .errors import CheckpointError, ConfigError, DataError, ImageError, ShapeError, StorageError, check_shape, whole_file
 from .lab import SIZE, read_image, resize_area, rgb_to_lab, split
 from .portraits import PORTRAIT_COUNTS, PORTRAIT_SEED, Portraits
@@ -771,8 +772,8 @@ class Course(NamedTuple):
 def course(runtime: Runtime, train: int, val: int) -> Course:
     """Return the first `train` training and `val` validation images of the runtime's data set: portraits, or LFW.
 
-    Portraits come from the same seeds as those of the shipped networks. LFW comes from the folder `DIVCOLOR_DATA`, without
-    single-tint photographs, split by person; where it has fewer images, all come.
+    Portraits come from the same seeds as those of the shipped networks. LFW comes from the folder `DIVCOLOR_DATA`, where
+    `download.lfw` puts it, without single-tint photographs, split by person; where it has fewer images, all come.
 
     Raises:
         ConfigError: the data set is LFW and no folder was named.
@@ -790,9 +791,11 @@ def course(runtime: Runtime, train: int, val: int) -> Course:
         raise ConfigError(
             "the data set is LFW, but no folder was named",
             "DIVCOLOR_DATA",
-            "Set it to the folder that holds lfw-deepfunneled, or set DIVCOLOR_DATASET=portraits.",
+            "Fetch the faces (python -m divcolor_lib download lfw) and set it to the folder that holds lfw-deepfunneled, or set "
+            "DIVCOLOR_DATASET=portraits.",
         )
-    photos = without_single_tint(load(runtime.data))
+    unpacked = (runtime.data / name for name in LFW_SETS)
+    photos = without_single_tint(load(next((folder for folder in unpacked if folder.is_dir()), runtime.data)))
     parts = split_by_group(photos.groups, SPLIT_SEED)
     fields_of = PhotoFields(photos.images, runtime.device)
     chosen = parts.val[:val]
@@ -995,7 +998,8 @@ def _existing(folder: str | Path) -> Path:
         root = Path(folder).expanduser()
         mode = os.stat(root).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character in the name
-        raise DataError("there is no such folder", folder, "Check the spelling, or download the data first.") from error
+        todo = "Check the spelling, or fetch the data: python -m divcolor_lib download lfw."
+        raise DataError("there is no such folder", folder, todo) from error
     except (OSError, RuntimeError) as error:  # too long a name, a loop of links, a folder above that is closed, the home of nobody
         found = f"the folder cannot be reached: {getattr(error, 'strerror', None) or error}"
         raise DataError(found, folder, "Check the spelling, and that you may read the folders above it.") from error

@@ -282,7 +282,8 @@ class _Run:
                     raise
                 todo = "Use a larger batch, or features with more than one place."
                 raise ConfigError(f"batch norm has no spread to measure in a batch of {len(piece)}", self.name, todo) from error
-            found = parallel.mean({term: float(value.detach()) for term, value in terms.items()}, self.device)
+            read = torch.stack([value.detach().float() for value in terms.values()]).tolist()  # together: each reading makes a card wait
+            found = parallel.mean(dict(zip(terms, read)), self.device)
             self._require_finite(found, self.step + 1, piece, other)
             self.scaler.scale(terms["loss"] * share).backward()
             values = {term: values.get(term, 0.0) + share * value for term, value in found.items()}
@@ -1014,10 +1015,10 @@ def _chunks(source: FieldSource, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 # --- recipes: every hyperparameter of the book's runs, written once ---
 
 
-def _fits(regression: int, cvae: int, mdn: int, shift: int = 0, **shared: Any) -> dict[str, Any]:
+def _fits(regression: int, cvae: int, mdn: int, **shared: Any) -> dict[str, Any]:
     return {
-        "regression_fit": FitConfig(steps=regression, learning_rate=1.5e-3, shift=shift, **shared),
-        "cvae_fit": FitConfig(steps=cvae, shift=shift, **shared),
+        "regression_fit": FitConfig(steps=regression, learning_rate=1.5e-3, **shared),
+        "cvae_fit": FitConfig(steps=cvae, **shared),
         "mdn_fit": FitConfig(steps=mdn, learning_rate=2e-3, weight_decay=0.05, clip=10.0, validate_every=100, **{**shared, "batch": 128}),
     }
 
@@ -1069,5 +1070,5 @@ def recipe_for(runtime: Runtime) -> Recipe:
         steps = {"regression_fit": 60, "cvae_fit": 150, "mdn_fit": 300}
         fits: dict[str, Any] = {stage: replace(getattr(tiny, stage), steps=count) for stage, count in steps.items()}
         return replace(tiny, name="tiny", **fits)
-    name = "portraits" if runtime.dataset == "portraits" else "faces"
+    name = "portraits" if runtime.dataset == "portraits" else "faces-full"
     return RECIPES[name].with_(seed=runtime.seed, precision=runtime.precision)
