@@ -31,7 +31,7 @@ from .features import code_table, mdn_inputs
 from .losses import kl_per_dimension
 from .metrics import Anchors, Row, chroma, error_of_best, errors, fit_anchors, oracle_gap, portrait_scores, variance
 from .portraits import Portraits, Posterior
-from .runtime import evaluating
+from .runtime import bar_options, evaluating
 from .train import RECIPES, Recipe, Trained, train_colorizer
 
 STEPS = {"regression": 300, "cvae": 600, "mdn": 1000}
@@ -176,7 +176,7 @@ def ablate(
     """
     table: list[Row] = []
     portraits = None if portraits is None else _Remembering(portraits)
-    for variant in tqdm(rows, desc="rows", disable=not progress):
+    for variant in tqdm(rows, desc="rows", **bar_options(progress)):
         path = folder / _slug(variant) / "row.json"
         described = _described(variant)
         known = _finished(path)

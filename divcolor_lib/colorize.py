@@ -33,6 +33,15 @@ BACK_PROJECTIONS = 4
 SAMPLE_ROUNDS = 4
 HINT_TAU = 10.0
 NETWORKS = {"cvae": "CVAE", "mdn": "MDN", "regressor": "regression network", "classifier": "color classifier"}
+#: What a checkpoint may keep for the anchor rows, which `metrics` fits: mean and principal components of color fields, their clusters.
+ANCHOR_SHAPES: dict[str, tuple[int, ...]] = {
+    "mean": (2 * SIZE * SIZE,),
+    "components": (20, 2 * SIZE * SIZE),
+    "variances": (20,),
+    "total_variance": (),
+    "clusters": (8, 2, SIZE, SIZE),
+    "cluster_step": (),
+}
 
 Box = tuple[int, int, int, int]
 Inner = tuple[Any, slice, slice]
@@ -158,6 +167,10 @@ class Colorizer:
                 load_exactly(sketch, part(name), f"{path}, {NETWORKS[name]}")  # says what differs
         if strange := {name.partition(".")[0] for name in tensors} - {*sketches, "anchors"}:
             raise CheckpointError(f"its manifest does not name the network `{min(strange)}`", path, "Use the file that `train` wrote last.")
+        for name, value in part("anchors").items():
+            if ANCHOR_SHAPES.get(name) != value.shape:
+                found = f"its tensor `anchors.{name}` of shape {tuple(value.shape)} fits no anchor row"
+                raise CheckpointError(found, path, "Use the file that `train` wrote last.")
         networks: dict[str, Any] = _untrained(manifest)
         for name, network in networks.items():
             load_exactly(network, part(name), f"{path}, {NETWORKS[name]}").to(device)

@@ -737,7 +737,8 @@ def _extent(response: http.client.HTTPResponse, asked: int) -> tuple[int, int | 
 def _pour(response: http.client.HTTPResponse, part: Path, start: int, total: int | None, progress: bool, name: str) -> None:
     """Write the body of an answer to `part`, from byte `start` on, and make sure that all of it came."""
     done, mark, clock = start, start, time.monotonic()
-    bar = tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=not progress)
+    hidden: dict[str, Any] = {} if progress else {"disable": True}  # `runtime.bar_options`, without the wait for torch
+    bar = tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True, **hidden)
     with contextlib.closing(bar), _opened(part, "ab" if start else "wb") as stream:
         while piece := response.read1(PIECE):
             if done == 0 and _is_page(piece[:512]):

@@ -26,7 +26,7 @@ from .cvae import CVAE, load_exactly
 from .data import FEATURE_SHAPE, read_feature
 from .errors import CheckpointError, ConfigError, DataError, ShapeError, StorageError, check_shape
 from .lab import AB_SCALE
-from .runtime import autocast, evaluating
+from .runtime import autocast, bar_options, evaluating
 
 KINDS = ("encoder", "pixels", "none", "classes", "zhang", "zhang-map")
 PIXELS = 16
@@ -245,7 +245,7 @@ def code_table(
     logvars: list[Tensor] = []
     count = 0
     with evaluating(cvae):
-        for gray, ab in tqdm(batches, desc="codes", disable=not progress):
+        for gray, ab in tqdm(batches, desc="codes", **bar_options(progress)):
             with autocast(gray.device, precision):
                 mu, logvar = cvae.encode(ab, gray)
                 found = mdn_inputs(kind, gray, cvae.gray_features(gray), zhang).half()

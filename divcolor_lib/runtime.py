@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,6 +147,11 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for part, training in before:
             part.training = training
+
+
+def bar_options(shown: bool) -> dict[str, Any]:
+    """Return what `tqdm` is to be called with: nothing if the bar is `shown`, so that the variable TQDM_DISABLE can still hide it."""
+    return {} if shown else {"disable": True}
 
 
 def machine() -> dict[str, str | int]:

@@ -49,7 +49,7 @@ from .losses import (
     squared_error,
 )
 from .mdn import MDN, HeadsMDN, MDNConfig
-from .runtime import Runtime, autocast, evaluating, generator
+from .runtime import Runtime, autocast, bar_options, evaluating, generator
 
 FORMAT = 1
 WEIGHTINGS = ("none", "zhang", "inverse")
@@ -197,7 +197,7 @@ def fit(
         raise ConfigError("a run can pause only where it can be saved", "fit", "Give a folder.")
     run = _Run(task, source, config, folder, name, about or {})
     run.resume()
-    bar = tqdm(total=config.steps, initial=run.step, desc=name, disable=not progress or parallel.rank() > 0, mininterval=1.0)
+    bar = tqdm(total=config.steps, initial=run.step, desc=name, mininterval=1.0, **bar_options(progress and parallel.rank() == 0))
     with bar:
         while run.step < config.steps and not run.history.stopped_early:
             terms = run.advance()
@@ -960,7 +960,7 @@ def _codes(
     """Tabulate every view of every photograph, view after view."""
 
     def viewed() -> Iterator[tuple[Tensor, Tensor]]:
-        with tqdm(total=len(source) * len(views), desc="codes", unit="image", disable=not progress or parallel.rank() > 0) as bar:
+        with tqdm(total=len(source) * len(views), desc="codes", unit="image", **bar_options(progress and parallel.rank() == 0)) as bar:
             for mirrored, move in views:
                 for gray, ab in _chunks(source, 256):
                     yield _seen(gray, mirrored, move), _seen(ab, mirrored, move)

@@ -562,7 +562,7 @@ def a_colorizer() -> Colorizer:
     torch.manual_seed(0)
     cvae = CVAE.build(CVAEConfig(latent=2, width=0.1))
     mdn = MDN.build(MDNConfig(inputs=cvae.feature_shape, latent=2, width=0.1, components=2, representatives=2))
-    return Colorizer(cvae, mdn, {"name": "toy"}, ColorRegressor(0.1), {"mean": torch.zeros(4)})
+    return Colorizer(cvae, mdn, {"name": "toy"}, ColorRegressor(0.1), {"mean": torch.zeros(2 * 64 * 64)})
 
 
 @lru_cache(maxsize=1)
@@ -657,6 +657,11 @@ def _colorizers() -> Iterator[Case]:
     yield changed("stranger", "network `gan`", lambda tensors, manifest: tensors.update({"gan.weight": torch.zeros(1)}))
     yield changed("nan", "holds NaN or infinities", lambda tensors, manifest: tensors["cvae.posterior.bias"].fill_(torch.nan))
     yield changed("nan-anchor", "holds NaN or infinities", lambda tensors, manifest: tensors["anchors.mean"].fill_(torch.inf))
+    anchor = "fits no anchor row"
+    yield changed("anchor-of-32-pixels", anchor, lambda tensors, manifest: tensors.update({"anchors.mean": torch.zeros(2 * 32 * 32)}))
+    yield changed("five-clusters", anchor, lambda tensors, manifest: tensors.update({"anchors.clusters": torch.zeros(5, 2, 64, 64)}))
+    yield changed("one-total-in-a-list", anchor, lambda tensors, manifest: tensors.update({"anchors.total_variance": torch.ones(1)}))
+    yield changed("unknown-anchor", anchor, lambda tensors, manifest: tensors.update({"anchors.median": torch.zeros(2 * 64 * 64)}))
 
     def a_run(path: Path) -> None:
         write_tensors(path, {"x": torch.zeros(2)}, {"step": 3})
