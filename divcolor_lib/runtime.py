@@ -10,9 +10,11 @@ import contextlib
 import os
 import platform
 import random
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from .errors import ConfigError
 PROFILES = ("cpu", "gpu")
 DATASETS = ("portraits", "lfw")
 PRECISIONS = ("fp32", "bf16", "fp16")
+DRIVE = Path("/content/drive/MyDrive")  # where Colab shows the Google Drive of who has mounted it
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,56 @@ def contract(runtime: Runtime, minutes: float, memory_gb: float, artifacts: dict
     lines = [str(runtime), f"expected: {minutes:g} min, {memory_gb:g} GB of memory"]
     lines += [f"{name}: {origin}" for name, origin in (artifacts or {}).items()]
     return "\n".join(lines)
+
+
+def runs_folder(drive: Path = DRIVE) -> Path | None:
+    """Return the folder in which checkpoints of runs outlive this machine, or `None` if nobody named one and there is no Drive.
+
+    `DIVCOLOR_RUNS` names it. If it is not set and a Google Drive is mounted, as on Colab, it is `divcolor/runs` there: Colab takes
+    the machine and its disk away when it likes.
+
+    Args:
+        drive: where the Drive would be.
+    """
+    if chosen := os.environ.get("DIVCOLOR_RUNS"):
+        return Path(chosen).expanduser()
+    return drive / "divcolor" / "runs" if os.path.isdir(drive) else None  # other than `Path.is_dir`, it takes a broken mount
+
+
+@contextlib.contextmanager
+def holding_stops() -> Iterator[Callable[[], bool]]:
+    """Hold back a wish to stop, and yield a function that says whether one came: Ctrl-C, a notebook's stop button, SIGTERM.
+
+    The block can then finish what must not be torn apart. At its end the wish goes its usual way: `KeyboardInterrupt`, or the end
+    of the process. A second wish does so at once. Outside the main thread, where Python sees no signals, nothing is held back.
+    """
+    came: list[int] = []
+    usual: dict[int, Any] = {}
+
+    def give_back() -> None:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if not came:
+            came.append(number)
+            return
+        came.clear()
+        give_back()
+        signal.raise_signal(number)
+
+    with contextlib.suppress(ValueError):  # not the main thread
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):
+                usual[number] = handler
+                signal.signal(number, hold)
+    try:
+        yield lambda: bool(came)
+    finally:
+        give_back()
+        if came:
+            signal.raise_signal(came[0])
 
 
 def seed_everything(seed: int) -> None:

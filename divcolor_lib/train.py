@@ -9,11 +9,13 @@ A colorizer is made in stages, each with checkpoints of its own so that it can b
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
 import math
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +51,7 @@ from .losses import (
     squared_error,
 )
 from .mdn import MDN, HeadsMDN, MDNConfig
-from .runtime import Runtime, autocast, bar_options, evaluating, generator
+from .runtime import Runtime, autocast, bar_options, evaluating, generator, holding_stops
 
 FORMAT = 1
 WEIGHTINGS = ("none", "zhang", "inverse")
@@ -173,7 +175,11 @@ def fit(
     best weights; a second call with the same arguments goes on where the first one stopped. On a CPU with the same
     number of threads the result is the same, bit for bit, as without the interruption.
 
-    Under `torchrun` all processes train one network; `config.batch` is what they take together (`parallel`).
+    Ctrl-C, a notebook's stop button and SIGTERM wait, with a `folder`, for the end of the step and for a checkpoint, so nothing is
+    lost; a second one does not wait. Then they go their usual way, mostly as `KeyboardInterrupt`.
+
+    Under `torchrun` all processes train one network; `config.batch` is what they take together (`parallel`). There a signal does
+    not wait: the last checkpoint is what is left.
 
     If a graphics card's memory does not hold a batch, this step and all later ones work through it in two halves and add up their
     gradients, with a warning; `History.halved_at` says since when, also after a resume. The gradient of a loss that is a mean over
@@ -187,6 +193,7 @@ def fit(
 
     Raises:
         TrainingPaused: `pause` said yes.
+        KeyboardInterrupt: somebody stopped it; with a folder the run is saved.
         ConfigError: `pause` came without a folder, or batch norm sees but one number of a batch.
         TrainingError: a loss, a gradient or a weight is NaN or infinite; the message names the step and the term, and the last
             checkpoint, all of finite numbers, stays. Or half a batch does not fit into the graphics card's memory either.
@@ -198,7 +205,8 @@ def fit(
     run = _Run(task, source, config, folder, name, about or {})
     run.resume()
     bar = tqdm(total=config.steps, initial=run.step, desc=name, mininterval=1.0, **bar_options(progress and parallel.rank() == 0))
-    with bar:
+    holding = holding_stops() if folder is not None and parallel.processes() == 1 else contextlib.nullcontext(lambda: False)
+    with bar, holding as stopped:
         while run.step < config.steps and not run.history.stopped_early:
             terms = run.advance()
             bar.update()
@@ -210,11 +218,18 @@ def fit(
             if run.step % config.validate_every == 0 or run.step == config.steps:
                 run.validate()
             finished = run.step == config.steps or run.history.stopped_early
-            paused = not finished and pause is not None and parallel.first({"pause": float(pause())}, run.device)["pause"] > 0
+            asked = not finished and pause is not None and parallel.first({"pause": float(pause())}, run.device)["pause"] > 0
+            paused = asked or (not finished and stopped())
             if run.step % config.save_every == 0 or finished or paused:
                 run.save()
             if paused:
-                raise TrainingPaused(f"stopped at step {run.step} of {config.steps}, as asked", name, "The same call goes on from there.")
+                if stopped():
+                    bar.write(
+                        f"{name}: stopped at step {run.step} of {config.steps} and saved; the same call goes on from there", sys.stderr
+                    )
+                break
+    if run.step < config.steps and not run.history.stopped_early:
+        raise TrainingPaused(f"stopped at step {run.step} of {config.steps}, as asked", name, "The same call goes on from there.")
     run.finish()
     return run.history
 
@@ -355,6 +370,8 @@ class _Run:
                 tensors[f"batches.{key}"] = value
             else:
                 plain[key] = value
+        # The best one comes first: once the last one says that all is done, nobody writes either of them again.
+        write_tensors(self._path("best"), self.best, {"step": self.history.best_step, "loss": self.history.best_loss})
         write_tensors(
             self._path("last"),
             tensors,
@@ -369,7 +386,6 @@ class _Run:
                 "processes": parallel.processes(),
             },
         )
-        write_tensors(self._path("best"), self.best, {"step": self.history.best_step, "loss": self.history.best_loss})
 
     def resume(self) -> None:
         """Take over the last checkpoint if there is one."""
