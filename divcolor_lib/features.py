@@ -8,6 +8,7 @@ no such weights trains a network for Zhang's task on the photographs at hand (`c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import math
@@ -268,6 +269,8 @@ def on_disk(path: str | Path, shape: tuple[int, ...]) -> Tensor:
     """Return a float16 tensor that lives in a file, for features that memory cannot hold; what the file held before is lost.
 
     Zhang's features of 12,000 photographs take 9.6 GB, `(12000, 512, 28, 28)` in half precision; a batch reads only its own rows.
+    The file has lost its name when this returns (on Windows it keeps it), so the disk gets its room back with the end of the
+    tensor or of the process, whatever ends it, and nobody ever reads a file that is half full.
 
     Raises:
         StorageError: the file cannot be made at that size.
@@ -276,10 +279,14 @@ def on_disk(path: str | Path, shape: tuple[int, ...]) -> Tensor:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as made:
-            made.truncate(2 * math.prod(shape))
-            if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would kill the process
-                os.posix_fallocate(made.fileno(), 0, 2 * math.prod(shape))
-        return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
+            try:
+                made.truncate(2 * math.prod(shape))
+                if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would kill the process
+                    os.posix_fallocate(made.fileno(), 0, 2 * math.prod(shape))
+                return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
+            finally:
+                with contextlib.suppress(OSError):  # Windows
+                    path.unlink()
     except (OSError, RuntimeError) as error:
         raise StorageError(
             f"no file for features can be made: {error}", path, "Free some space, or use `zhang`, which averages them."

@@ -104,6 +104,11 @@ def runs_folder(drive: Path = DRIVE) -> Path | None:
     return drive / "divcolor" / "runs" if os.path.isdir(drive) else None  # other than `Path.is_dir`, it takes a broken mount
 
 
+def on_drive(folder: Path, drive: Path = DRIVE) -> bool:
+    """Whether a folder lies on the mounted Google Drive, which is slow, small, and keeps what was replaced in its bin."""
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(drive))
+
+
 @contextlib.contextmanager
 def holding_stops() -> Iterator[Callable[[], bool]]:
     """Hold back a wish to stop, and yield a function that says whether one came: Ctrl-C, a notebook's stop button, SIGTERM.

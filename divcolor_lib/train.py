@@ -16,6 +16,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ from .losses import (
     squared_error,
 )
 from .mdn import MDN, HeadsMDN, MDNConfig
-from .runtime import Runtime, autocast, bar_options, evaluating, generator, holding_stops
+from .runtime import Runtime, autocast, bar_options, evaluating, generator, holding_stops, on_drive
 
 FORMAT = 1
 WEIGHTINGS = ("none", "zhang", "inverse")
@@ -59,6 +60,7 @@ STAGES = ("regression", "cvae", "classes", "mdn")
 VALIDATION_SEED = 20170721
 PROCESS_SEED = 1_000_003
 IN_MEMORY = 4_000_000_000  # bytes of features; more of them go to a file
+DRIVE_SECONDS = 300.0  # between two checkpoints on a Google Drive, whose bin keeps each one that was replaced
 LEAST_SCALE = 2.0**-30  # of an fp16 loss; it halves with each gradient that is no number, so 46 of them in a row
 
 View = tuple[bool, tuple[int, int]]
@@ -96,7 +98,7 @@ class FitConfig:
         patience: stop after so many validations without improvement; 0 never stops early.
         flip: mirror each image left to right with probability 1/2.
         shift: move each image by up to so many pixels (`data.Batches`).
-        save_every: steps between checkpoints; a killed run loses at most so many.
+        save_every: steps between checkpoints; a killed run loses at most so many, on a Google Drive at most `DRIVE_SECONDS` of them.
     """
 
     steps: int
@@ -220,7 +222,7 @@ def fit(
             finished = run.step == config.steps or run.history.stopped_early
             asked = not finished and pause is not None and parallel.first({"pause": float(pause())}, run.device)["pause"] > 0
             paused = asked or (not finished and stopped())
-            if run.step % config.save_every == 0 or finished or paused:
+            if (run.step % config.save_every == 0 and not run.spared()) or finished or paused:
                 run.save()
             if paused:
                 if stopped():
@@ -258,6 +260,11 @@ class _Run:
         self.best = _copied(self.module.state_dict())
         torch.manual_seed(config.seed + parallel.rank() * PROCESS_SEED)
         self.clock = time.monotonic()
+        self.sparing = folder is not None and parallel.processes() == 1 and on_drive(folder)
+
+    def spared(self) -> bool:
+        """Whether the checkpoints go to a Google Drive, and none is due there yet."""
+        return self.sparing and time.monotonic() - self.clock < DRIVE_SECONDS
 
     def advance(self) -> dict[str, float]:
         """Take one step and return its terms."""
@@ -943,7 +950,10 @@ def _mdn_stage(
 
     def table(part: FieldSource, name: str, views: Sequence[View]) -> CodeSource:
         shape = (len(part) * len(views), *inputs)
-        into = on_disk(folder / f"{name}-{parallel.rank()}.features", shape) if folder and 2 * math.prod(shape) > IN_MEMORY else None
+        into = None
+        if folder and 2 * math.prod(shape) > IN_MEMORY:
+            file = f"{name}-{parallel.rank()}.features"
+            into = on_disk(Path(tempfile.gettempdir(), f"{os.getpid()}-{file}") if on_drive(folder) else folder / file, shape)
         return _codes(cvae, part, config, views, progress, kind, zhang, into)
 
     source, known = table(training, "training", _views(config)), table(validation, "validation", WHOLE)
