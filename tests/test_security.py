@@ -1,4 +1,4 @@
-"""What the code never does: unpickle, run text, start a shell, unpack without care, switch off the proof of a server's identity.
+"""What the code never does: unpickle, run text, start a shell, unpack without care, doubt no server, call home.
 
 A scanner reads the syntax trees of the library, the tools, the benchmarks and every code cell of the book. It finds slips, not somebody
 who hides what he does; what it should find it is shown in small samples, each of them bad.
@@ -7,13 +7,18 @@ who hides what he does; what it should find it is shown in small samples, each o
 from __future__ import annotations
 
 import ast
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+import divcolor_lib.__main__ as cli
 from book._tools.fingerprint import code_sources, parsed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,8 +69,7 @@ MAGICS = {
 
 def complaints(tree: ast.AST, where: str = "sample") -> list[str]:
     """Return what stands in a syntax tree and must not, one line each."""
-    names = imported(tree)
-    inside = functions(tree)
+    names, makers, inside = imported(tree), list_makers(tree), functions(tree)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     found: list[str] = []
     for node in ast.walk(tree):
@@ -74,7 +78,7 @@ def complaints(tree: ast.AST, where: str = "sample") -> list[str]:
         elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
             parent = parents.get(node)
             call = parent if isinstance(parent, ast.Call) and parent.func is node else None
-            wrong = of_name(full_name(node, names), call, names, inside.get(node, ""), where)
+            wrong = of_name(full_name(node, names), call, names, makers, inside.get(node, tree), where)
             if isinstance(node, ast.Attribute) and node.attr in ("extractall", "extract") and call:
                 wrong = "unpacks without care"
         else:
@@ -84,8 +88,8 @@ def complaints(tree: ast.AST, where: str = "sample") -> list[str]:
     return found
 
 
-def of_name(name: str, call: ast.Call | None, names: dict[str, str], function: str, where: str) -> str:
-    """Return what is wrong with the use of a dotted name, called or not."""
+def of_name(name: str, call: ast.Call | None, names: dict[str, str], makers: set[str], scope: ast.AST, where: str) -> str:
+    """Return what is wrong with the use of a dotted name, called or not, in a function or a module."""
     if name in FORBIDDEN:
         return FORBIDDEN[name]
     if not name.startswith("os.") and family(name) & PICKLES:
@@ -94,7 +98,7 @@ def of_name(name: str, call: ast.Call | None, names: dict[str, str], function: s
         if name.startswith(start):
             return wrong
     if name == "torch.load":
-        known = call is not None and (where, function) == READER
+        known = call is not None and (where, getattr(scope, "name", "")) == READER
         return "" if known and constant(call, "weights_only", True) else "opens a file of pickles"
     if name in NUMPY_READERS:
         return "" if constant(call, "allow_pickle", False) else "does not say allow_pickle=False"
@@ -102,21 +106,52 @@ def of_name(name: str, call: ast.Call | None, names: dict[str, str], function: s
         loaders = [keyword.value for keyword in call.keywords if keyword.arg == "Loader"] if call else []
         return "" if any(full_name(loader, names) in SAFE_LOADERS for loader in loaders) else "reads YAML without a safe loader"
     if name in STARTERS:
-        return of_process(call)
+        return of_process(call, makers | known_lists(scope, makers))
     if name.startswith("get_ipython()."):
         texts = tuple(argument.value for argument in call.args if isinstance(argument, ast.Constant)) if call else ()
         return "" if (name.partition(".")[2], *texts) in MAGICS else f"asks the notebook's shell for {' '.join(map(str, texts))}"
     return ""
 
 
-def of_process(call: ast.Call | None) -> str:
-    """Return what is wrong with the start of a program; it must be a list that can be seen, and no shell."""
+def of_process(call: ast.Call | None, lists: set[str]) -> str:
+    """Return what is wrong with the start of a program; it must be what is known to be a list, and no shell."""
     if call is None or any(keyword.arg is None for keyword in call.keywords):
         return "starts a program with options that cannot be seen"
     if any(keyword.arg in ("shell", "executable") for keyword in call.keywords):
         return "starts a program by a shell"
     command = call.args[0] if call.args else next((keyword.value for keyword in call.keywords if keyword.arg == "args"), None)
-    return "" if isinstance(command, (ast.List, ast.ListComp, ast.Tuple)) else "starts a program that is no list"
+    return "" if is_list(command, lists) else "starts a program by what may be no list"
+
+
+def is_list(node: ast.AST | None, lists: set[str]) -> bool:
+    """Whether an expression is a list or a tuple: it is written so, or its name is one of `lists`."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return f"{node.func.id}()" in lists
+    return isinstance(node, (ast.List, ast.ListComp, ast.Tuple)) or (isinstance(node, ast.Name) and node.id in lists)
+
+
+def list_makers(tree: ast.AST) -> set[str]:
+    """Return the functions that say they return `list[str]`, as `name()`; mypy knows whether that is true."""
+    written = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.returns is not None)
+    return {f"{node.name}()" for node in written if ast.unparse(node.returns) == "list[str]"}
+
+
+def known_lists(scope: ast.AST, makers: set[str]) -> set[str]:
+    """Return the names that are given lists and nothing else in a function or a module."""
+    given: dict[str, list[ast.AST | None]] = {}
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                for name in ast.walk(target):
+                    if isinstance(name, ast.Name):
+                        given.setdefault(name.id, []).append(node.value if name is target else None)
+        elif isinstance(node, ast.arg):
+            given.setdefault(node.arg, []).append(None)
+        elif isinstance(node, (ast.AnnAssign, ast.AugAssign, ast.For, ast.NamedExpr, ast.comprehension)):
+            for name in ast.walk(node.target):
+                if isinstance(name, ast.Name):
+                    given.setdefault(name.id, []).append(None)
+    return {name for name, values in given.items() if all(is_list(value, makers) for value in values)}
 
 
 def constant(call: ast.Call | None, argument: str, value: object) -> bool:
@@ -162,32 +197,45 @@ def full_name(node: ast.AST, names: dict[str, str]) -> str:
     return ""
 
 
-def functions(tree: ast.AST) -> dict[ast.AST, str]:
+def functions(tree: ast.AST) -> dict[ast.AST, ast.AST]:
     """Return the innermost function around each node."""
     return {
-        inner: node.name
+        inner: node
         for node in ast.walk(tree)  # outer functions first
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         for inner in ast.walk(node)
     }
 
 
-def code() -> Iterator[tuple[str, ast.Module]]:
-    """Yield the trees of all code that a reader of the book runs: `(where, tree)`; of a notebook each cell, with its imports before it."""
+@functools.cache
+def code() -> dict[str, ast.Module]:
+    """Return the trees of all code that a reader of the book runs, `{where: tree}`; the cells of a notebook make one."""
+    return dict(_code())
+
+
+def _code() -> Iterator[tuple[str, ast.Module]]:
     for folder in ("divcolor_lib", "book", "benchmarks"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
     for path in sorted((ROOT / "book").rglob("*.ipynb")):
         if ".ipynb_checkpoints" not in path.parts:
-            cells = [parsed(source) for source in code_sources(json.loads(path.read_text(encoding="utf-8")))]
+            cells = [cell_tree(source) for source in code_sources(json.loads(path.read_text(encoding="utf-8")))]
             yield str(path.relative_to(ROOT)), ast.Module([line for cell in cells for line in cell.body], [])
+
+
+def cell_tree(source: str) -> ast.Module:
+    """Return the syntax tree of a cell; what is no Python is a shell line or a magic, which IPython makes a call of."""
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return parsed(source)
 
 
 # --- the book and the library ---
 
 
 def test_the_code_never_unpickles_runs_text_or_starts_a_shell() -> None:
-    trees = dict(code())
+    trees = code()
     assert {"divcolor_lib/train.py", "book/_tools/execute.py", "benchmarks/rows.py", "book/14_full_training.ipynb"} <= set(trees)
     assert not [line for where, tree in trees.items() for line in complaints(tree, where)]
 
@@ -202,6 +250,50 @@ def test_one_function_opens_a_file_of_pickles_and_takes_tensors_alone() -> None:
     assert len(complaints(lax, where)) == 1
     moved = ast.parse(ast.unparse(tree).replace(f"def {function}(", "def another("))
     assert len(complaints(moved, where)) == 1
+
+
+# --- nothing leaves this machine ---
+
+NETWORK = {"socket", "ssl", "http", "urllib.request", "urllib3", "requests", "gdown", "ftplib", "smtplib", "telnetlib", "xmlrpc"}
+NETWORK |= {"socketserver", "httpx", "aiohttp", "websockets", "webbrowser", "torch.hub", "huggingface_hub"}
+
+
+def network_modules(tree: ast.AST) -> set[str]:
+    """Return the modules through which code in a syntax tree could reach the network."""
+    named = {name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for name in modules(node)}
+    return set().union(*map(family, named | set(imported(tree).values()))) & NETWORK
+
+
+def test_one_module_of_the_library_knows_the_network() -> None:
+    assert {where for where, tree in code().items() if network_modules(tree)} == {"divcolor_lib/download.py"}
+
+
+@pytest.mark.parametrize(
+    "line", ["import socket", "import urllib.request", "from urllib import request", "import requests as r", "from http.client import X"]
+)
+def test_an_import_of_the_network_is_seen(line: str) -> None:
+    assert network_modules(ast.parse(line))
+    assert not network_modules(ast.parse("import urllib.parse, html"))
+
+
+def test_coloring_and_training_open_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real runs of the command, with every way to another machine replaced by a trap."""
+    asked: list[Any] = []
+
+    def trap(*arguments: Any, **options: Any) -> Any:
+        asked.append(arguments)
+        raise OSError("no network in this test")
+
+    for name in ("socket.socket.connect", "socket.socket.connect_ex", "socket.socket.sendto", "socket.getaddrinfo"):
+        monkeypatch.setattr(name, trap)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "PORTRAIT_COUNTS", {"train": 24, "val": 6, "test": 10})
+    monkeypatch.setitem(cli.RECIPES, "portraits", cli.RECIPES["portraits"].with_(batch=8))
+    Image.fromarray(np.linspace(0, 255, 96 * 80).reshape(96, 80).astype(np.uint8)).save("photo.png")
+    assert cli.main(["colorize", "photo.png", "--out", "colored"]) == 0
+    assert cli.main(["train", "--scale", "0.001", "--out", "my.safetensors"]) == 0
+    assert len(list(Path("colored").iterdir())) > 1 and Path("my.safetensors").is_file()
+    assert not asked
 
 
 # --- the scanner sees what it should ---
@@ -236,6 +328,9 @@ BAD = {
     "yaml.unsafe_load": "from yaml import unsafe_load\nunsafe_load(text)",
     "a text for a command": "import subprocess\nsubprocess.run('ls')",
     "a name for a command": "import subprocess\nsubprocess.run(command)",
+    "a name that is a list and then none": "import subprocess\ncommand = ['ls']\ncommand = 'ls'\nsubprocess.run(command)",
+    "an argument for a command": "import subprocess\ndef f(command):\n    subprocess.run(command)",
+    "a text from a function": "import subprocess\ndef made() -> str:\n    return 'ls'\nsubprocess.run(made())",
     "a shell": "import subprocess\nsubprocess.run(['ls'], shell=True)",
     "perhaps a shell": "from subprocess import Popen\nPopen(['ls'], shell=maybe)",
     "unseen options": "import subprocess as sp\nsp.check_call(['ls'], **options)",
@@ -262,6 +357,7 @@ GOOD = {
     "np.load without pickles": "import numpy as np\nnp.load('x', allow_pickle=False)",
     "safe YAML": "import yaml\nyaml.safe_load(text)\nyaml.load(text, Loader=yaml.SafeLoader)",
     "a list for a command": "import subprocess\nsubprocess.run(['git', *names], check=True)",
+    "a list with a name": "import subprocess\ndef made() -> list[str]:\n    return ['ls']\ncommand = made()\nsubprocess.run(command)",
     "an error of a program": "import subprocess\ntry:\n    pass\nexcept subprocess.TimeoutExpired:\n    pass",
     "one file of an archive": "bundle.extractfile(entry)",
     "the book's own repository": f"!git clone --quiet --depth 1 {REPOSITORY}",
@@ -270,9 +366,9 @@ GOOD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_the_scanner_complains_of_what_is_bad(name: str) -> None:
-    assert complaints(parsed(BAD[name]))
+    assert complaints(cell_tree(BAD[name]))
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_the_scanner_lets_pass_what_is_good(name: str) -> None:
-    assert not complaints(parsed(GOOD[name]))
+    assert not complaints(cell_tree(GOOD[name]))
