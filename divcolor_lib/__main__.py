@@ -490,7 +490,7 @@ def _commit() -> str:
     where = Path(__file__).resolve().parent
     try:
         found = subprocess.run(
-            ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, encoding="utf-8", timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"

@@ -254,6 +254,15 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes(byte ^ 0xFF for byte in content[middle : middle + 30]) + content[middle + 30 :]
 
 
+def one_bit(content: bytes) -> bytes:
+    """A zip archive with one bit changed: in a number of the largest tensor in it."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        largest = max((item for item in archive.infolist() if "/data/" in item.filename), key=lambda item: item.file_size)
+    name, extra = struct.unpack_from("<HH", content, largest.header_offset + 26)
+    place = largest.header_offset + 30 + name + extra + largest.file_size // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
 def jpeg_of_size(side: int) -> bytes:
     """A small JPEG whose frame header claims `side` x `side` pixels."""
     content = bytearray(encoded(SMOOTH, "JPEG"))
@@ -464,7 +473,7 @@ def _weights() -> Iterator[Case]:
     yield bad("zero-bytes.pth", lambda: b"", "damaged")
     yield bad("text.pth", lambda: b"not weights", "damaged")
     yield bad("cut-off.pth", lambda: torch_file(hollow())[:5000], "damaged")
-    yield bad("flipped.pth", lambda: flipped(torch_file(hollow())), "damaged")
+    yield bad("flipped.pth", lambda: one_bit(torch_file(hollow())), "damaged")
     yield bad("colors-9b330a0b.pth", lambda: torch_file(hollow()), "its name says 9b330a0b")
     yield bad("packed.pth", lambda: repacked(torch_file(hollow())), "damaged")
     yield bad("bomb.pth", lambda: archived({"archive/data.pkl": bytes(2**26)}), "damaged")
