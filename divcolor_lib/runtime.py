@@ -11,6 +11,7 @@ import os
 import platform
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,13 +132,12 @@ def holding_stops() -> Iterator[Callable[[], bool]]:
         give_back()
         signal.raise_signal(number)
 
-    with contextlib.suppress(ValueError):  # not the main thread
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
-            if handler not in (signal.SIG_IGN, None):
-                usual[number] = handler
-                signal.signal(number, hold)
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        usual = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
+        for number in usual:
+            signal.signal(number, hold)
         yield lambda: bool(came)
     finally:
         give_back()

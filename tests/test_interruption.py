@@ -213,7 +213,6 @@ def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
 
 def test_a_thread_trains_without_handlers(whole: Path, tmp_path: Path) -> None:
     toy = toys.Toy()
-    torch.manual_seed(0)
     thread = threading.Thread(target=lambda: fit(toy, toys.toy_source(), toys.TOY, folder=tmp_path, progress=False))
     thread.start()
     thread.join()
