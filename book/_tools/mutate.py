@@ -210,6 +210,13 @@ BREACHES = (
         "    if not checksum:",
     ),
     Breach(
+        "anchor rows of any shape are taken",
+        "tests/test_hostile.py::test_a_checkpoint_that_is_no_colorizer_is_one_error",
+        "divcolor_lib/colorize.py",
+        "            if ANCHOR_SHAPES.get(name) != value.shape:",
+        "            if not name:",
+    ),
+    Breach(
         "half a file is left where the disk is full",
         "tests/test_hostile.py::test_a_full_disk_is_one_error_and_leaves_nothing_half_written",
         "divcolor_lib/errors.py",

@@ -249,6 +249,17 @@ def test_formulas_quizzes_and_sliders_work_under_the_policy(place: str, browser:
     assert browser.value("refused") == []
 
 
+def test_the_browser_keeps_nothing_but_the_colors_of_the_page(browser: Browser, address: str) -> None:
+    browser.open(f"{address}/book/01_seeing_in_lab.html")
+    browser.value(STANDS)
+    browser.value("document.querySelector('form.question input').click(); document.querySelector('form.question button').click()")
+    browser.value("document.querySelector('button.theme-switch-button').click()")
+    assert browser.value("document.cookie") == ""
+    assert set(browser.value("Object.keys(localStorage)")) == {"mode", "theme"}
+    assert browser.value("sessionStorage.length") == 0
+    assert browser.value("indexedDB.databases().then(found => found.length)") == 0
+
+
 @pytest.mark.parametrize("kept", [False, True], ids=["without a policy", "under the policy"])
 def test_a_page_that_loads_from_elsewhere_is_seen_and_stopped(kept: bool, browser: Browser, tmp_path: Path) -> None:
     """Without this, an empty list of requests could mean that nobody listens."""
