@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,12 @@ def test_killed_at_a_random_moment_it_goes_on_and_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize("from_the_end", [1, 2])
-def test_killed_at_the_last_moves_of_a_run(from_the_end: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_at_the_last_moves_of_a_run(from_the_end: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the two files of the last save: afterwards no step is left that would write them once more."""
+    config = replace(toys.TOY, validate_every=toys.TOY.steps)  # so the best weights change with the last step
+    fit(toys.Toy(), toys.toy_source(), config, folder=tmp_path / "whole", progress=False)
     move, moves = os.replace, 0
-    saves = -(-toys.TOY.steps // toys.TOY.save_every)
+    saves = -(-config.steps // config.save_every)
 
     def counted(source: Any, target: Any) -> None:
         nonlocal moves
@@ -103,9 +106,9 @@ def test_killed_at_the_last_moves_of_a_run(from_the_end: int, whole: Path, tmp_p
 
     with monkeypatch.context() as patch, pytest.raises(toys.Killed):
         patch.setattr(os, "replace", counted)
-        fit(toys.Toy(), toys.toy_source(), toys.TOY, folder=tmp_path, progress=False)
-    fit(toys.Toy(), toys.toy_source(), toys.TOY, folder=tmp_path, progress=False)
-    toys.assert_same_run(whole, tmp_path)
+        fit(toys.Toy(), toys.toy_source(), config, folder=tmp_path / "killed", progress=False)
+    fit(toys.Toy(), toys.toy_source(), config, folder=tmp_path / "killed", progress=False)
+    toys.assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 # --- what killed writers leave ---
@@ -242,6 +245,7 @@ def test_the_stop_button_of_a_notebook(whole: Path, tmp_path: Path) -> None:
 import os, sys, time
 sys.path.insert(0, {str(kills.ROOT)!r})
 import torch; torch.set_num_threads(1)
+from dataclasses import replace
 from pathlib import Path
 from tests import test_train as toys
 def wait(step, module):
