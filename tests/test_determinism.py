@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,8 @@ def compute() -> Numbers:
         found[f"networks: {name} probabilities"] = np.array([given for given in shown.probabilities if given is not None])
         found[f"pixels: {name}"] = shown.images.astype(np.int64)
     found["figures: portraits"] = np.array(list(_numbers(evaluate(colorizer, data.val, data.groups, samples=10))))
-    recipe = recipe_for(runtime)
-    changed = {f"{stage}_fit": replace(fit, steps=10, validate_every=10) for stage, fit in recipe.fits().items()}
-    trained = train_colorizer(replace(recipe, **changed), data.train, data.val, progress=False)
+    recipe = recipe_for(runtime).with_(steps=10, batch=8, validate_every=10)
+    trained = train_colorizer(recipe, data.train, data.val, progress=False)
     for stage, history in trained.histories.items():
         kind = "mixture losses" if stage == "mdn" else "losses"
         found[f"{kind}: {stage}"] = np.array([scores["loss"] for scores in (*history.train, *history.validation)])
