@@ -281,6 +281,8 @@ def _obey(order: dict[str, Any], counted: int) -> None:
             os.dup2(log.fileno(), 2)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)  # what was buffered for the other one is not ours to say
         moment, count = Moment(**order["moment"]), _counting(order["folder"], Moment(**order["moment"]))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background may have it ignored
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if moment.kind == "byte":
             import resource
 

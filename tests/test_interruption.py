@@ -58,11 +58,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
+def one_thread_and_usual_signals() -> Iterator[None]:
+    """Tests that run in the background may have inherited that SIGINT is ignored."""
+    threads, handler = torch.get_num_threads(), signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, handler)
 
 
 # --- SIGKILL ---
