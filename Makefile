@@ -5,7 +5,7 @@ BIN := .venv/bin
 PAGE := _build/html/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test execute mutate serve lint clean
+.PHONY: help venv book test soak versions execute mutate serve lint clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -21,6 +21,12 @@ book: venv  ## build the book from a clean folder; any warning is an error
 
 test: venv  ## run every check: library, style, notebooks, book
 	@$(BIN)/python -m pytest
+
+soak: venv  ## the checks that take many minutes: thousands of broken files for every reader
+	@$(BIN)/python -m pytest tests/soak -m soak
+
+versions: venv  ## run the library's tests with the oldest and the newest versions; fetches gigabytes (OLDEST=, NEWEST=: the two Pythons)
+	@$(BIN)/python -m book._tools.versions oldest newest $(if $(OLDEST),--oldest-python "$(OLDEST)") $(if $(NEWEST),--newest-python "$(NEWEST)")
 
 execute: venv  ## run the chapters whose outputs are out of date, and store the new outputs (FORCE=1: all of them)
 	@$(BIN)/python -m book._tools.execute $(if $(FORCE),--force)

@@ -1,7 +1,7 @@
 """The command line: `python -m divcolor_lib train | evaluate | ablate | colorize | data | download`.
 
 Exit codes: 0 done; 1 something could not be read, written or trained; 2 a wrong argument; 3 paused, the same command goes on;
-130 interrupted.
+130 interrupted (Ctrl-C), 143 told to end (SIGTERM): nothing half-written stays, and the same command goes on where it can.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -46,14 +49,14 @@ from .data import (
     subset,
     without_single_tint,
 )
-from .errors import ConfigError, DataError, DivcolorError, TrainingPaused, check_writable, whole_file
+from .errors import ConfigError, DataError, DivcolorError, StorageError, TrainingPaused, check_writable, whole_file
 from .features import KINDS, ZhangNet
 from .lab import read_image, resize_area
 from .metrics import KS, Row, bootstrap_difference, by_label, evaluate, fit_anchors, oracle_gap, portrait_scores
 from .metrics import errors as errors_of
 from .plots import chapter_0
 from .portraits import PORTRAIT_COUNTS, PORTRAIT_SEED, Portraits
-from .runtime import best_precision, machine
+from .runtime import best_precision, machine, runs_folder
 from .train import RECIPES, Recipe, Trained, train_colorizer
 
 RESULTS = Path("book") / "results"
@@ -67,23 +70,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        options.command(options)
+        with warnings.catch_warnings(), _ending():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of is passed over, or an error of `read_image`
+            options.command(options)
+        sys.stdout.flush()
     except TrainingPaused as pause:
-        print(pause, file=sys.stderr)
+        print(_one_line(pause), file=sys.stderr)
         return 3
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     except DivcolorError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
-        return 130
+    except torch.cuda.OutOfMemoryError as error:
+        print(f"error: the graphics card's memory is full: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        told = isinstance(stop, _Ended)
+        wish = "told to end" if told else "interrupted"
+        print(f"\n{wish}; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        return 128 + (signal.SIGTERM if told else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # files are read and written under the library's own errors: mostly what is printed goes to a full disk
+        print(f"error: input or output failed: {_one_line(error)}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # else Python tries again at its end, and tells of it at length
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
+
+
+class _Ended(KeyboardInterrupt):
+    """SIGTERM: like Ctrl-C, it ends the command in good order."""
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """Turn SIGTERM into `_Ended` for the time of a command, unless it is ignored, or this is not the main thread."""
+
+    def end(*_: object) -> None:
+        raise _Ended
+
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _one_line(told: object) -> str:
+    """Return what is told on one line that any terminal shows: a file's name may hold newlines, control codes and broken bytes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(told))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,14 +149,15 @@ def _parser() -> argparse.ArgumentParser:
         "  python -m divcolor_lib train --data lfw-deepfunneled --out faces.safetensors\n"
         "  python -m divcolor_lib train --profile gpu --data lfw-deepfunneled --minutes 9 --record faces-full --out full.safetensors\n"
         "  torchrun --nproc_per_node=4 -m divcolor_lib train --data lfw-deepfunneled --out faces.safetensors\n\n"
-        "Stopped or killed? The same command goes on from the last checkpoint in the run folder.",
+        "Stopped or killed? The same command goes on from the last checkpoint in the run folder: NAME in the folder that DIVCOLOR_RUNS\n"
+        "names, else in divcolor/runs on your Google Drive if Colab has mounted it, else in runs.",
     )
     train.add_argument(
         "--recipe", choices=sorted(RECIPES), help="what to train (default: portraits; with --data faces, on a graphics card faces-full)"
     )
     train.add_argument("--data", type=Path, help="a folder of photographs: LFW, the reference bundle, or any pictures; portraits need none")
     train.add_argument("--out", type=Path, required=True, help="the checkpoint to write, NAME.safetensors")
-    train.add_argument("--run", type=Path, help="folder for checkpoints on the way (default: runs/NAME; not under torchrun)")
+    train.add_argument("--run", type=Path, help="folder for checkpoints on the way (default: see below; not under torchrun)")
     train.add_argument("--stage", choices=("cvae", "mdn", "all"), default="all", help="stop after the CVAE, train only the MDN, or both")
     train.add_argument("--scale", type=float, default=1.0, help="multiply the steps of every stage, e.g. 0.1 for a quick try")
     train.add_argument("--seed", type=_natural, default=0, help="of weights, batches and noise (default 0)")
@@ -186,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     ablation.add_argument("--record", metavar="NAME", required=True, help=f"write the table to {RESULTS}/NAME.json")
     ablation.add_argument("--data", type=Path, help="a folder of photographs, for the rows of the faces recipe (default: portraits)")
-    ablation.add_argument("--run", type=Path, help="folder for checkpoints on the way (default: runs/NAME)")
+    ablation.add_argument("--run", type=Path, help="folder for checkpoints on the way (default: as for train)")
     ablation.add_argument("--scale", type=float, default=1.0, help="multiply the steps of every stage, e.g. 0.1 for a quick try")
     ablation.add_argument(
         "--group", action="append", metavar="GROUP", help="only this group of rows, beside the base rows (may be repeated)"
@@ -279,7 +325,9 @@ def _train_on(device: torch.device, options: argparse.Namespace) -> None:
         )
     if not 0 < options.scale < math.inf:
         raise ConfigError(f"the scale is {options.scale}", "--scale", "Use a positive number.")
-    run = options.run or Path("runs") / options.out.stem
+    if options.out.is_dir():  # else this would show when all is trained
+        raise StorageError("this is a folder, not a file", options.out, "Name the checkpoint to write, NAME.safetensors.")
+    run = options.run or _run_folder(options.out.stem)
     for folder in (options.out.parent, run, *([PICTURES] if options.record else [])):
         check_writable(folder)
     recipe, network = _chosen(RECIPES[name], options, device)
@@ -321,7 +369,15 @@ def _train_on(device: torch.device, options: argparse.Namespace) -> None:
         _write_json(RESULTS / f"{options.record}.json", {**manifest, "curves": curves})
         _record_pictures(halved, options.record)
     print(_table(manifest["validation"]["rows"]))
-    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
+    print(f"wrote {_one_line(options.out)} ({options.out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _run_folder(name: str) -> Path:
+    """Return the folder for a run's checkpoints, and say where it is unless that is the working folder's `runs`."""
+    kept = runs_folder()
+    if kept is not None and parallel.rank() == 0:
+        print(f"checkpoints: {_one_line(kept / name)}", file=sys.stderr)
+    return (kept or Path("runs")) / name
 
 
 def _chosen(recipe: Recipe, options: argparse.Namespace, device: torch.device) -> tuple[Recipe, torch.nn.Module | None]:
@@ -434,7 +490,7 @@ def _commit() -> str:
     where = Path(__file__).resolve().parent
     try:
         found = subprocess.run(
-            ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, encoding="utf-8", timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
@@ -582,7 +638,7 @@ def _ablate(options: argparse.Namespace) -> None:
     if unknown := sorted(set(options.group or ()) - set(groups)):
         raise ConfigError(f"there is no group `{unknown[0]}`", "--group", f"Use one of {', '.join(groups)}.")
     rows = [row for row in rows if row.group in ("base", *(options.group or groups))]
-    run = options.run or Path("runs") / options.record
+    run = options.run or _run_folder(options.record)
     for folder in (RESULTS, run):
         check_writable(folder)
     fields: dict[str, FieldSource] = {}
@@ -631,7 +687,7 @@ def _colorize(options: argparse.Namespace) -> None:
             with whole_file(options.grid) as temporary:
                 figure.savefig(temporary, format=kind)
             plots.close(figure)
-            print(options.grid)
+            print(_one_line(options.grid))
         else:
             _write_pictures(result, photo, options.out)
 
@@ -641,7 +697,7 @@ def _write_pictures(result: Colorizations, photo: Path, folder: Path) -> None:
         path = folder / f"{photo.stem}-{number}.png"
         with whole_file(path) as temporary:
             Image.fromarray(image).save(temporary, format="PNG")
-        print(path, "sample" if probability is None else f"probability {probability:.2f}")
+        print(_one_line(path), "sample" if probability is None else f"probability {probability:.2f}")
 
 
 # --- data ---
@@ -662,7 +718,7 @@ def _data(options: argparse.Namespace) -> None:
         "median ITA, degrees": round(told["ITA"]["quantiles"][2], 1),
         "sha256 of the pixels": told["sha256 of the pixels"],
     }
-    print(json.dumps(facts, indent=1) if options.json else "\n".join(f"{name:24} {value}" for name, value in facts.items()))
+    print(json.dumps(facts, indent=1) if options.json else "\n".join(_one_line(f"{name:24} {value}") for name, value in facts.items()))
     if options.record:
         about = {"name": options.record, "library": __version__, "commit": _commit(), "machine": machine()}
         leak = leakage(photos) if told["split"] else None

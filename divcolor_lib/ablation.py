@@ -31,7 +31,7 @@ from .features import code_table, mdn_inputs
 from .losses import kl_per_dimension
 from .metrics import Anchors, Row, chroma, error_of_best, errors, fit_anchors, oracle_gap, portrait_scores, variance
 from .portraits import Portraits, Posterior
-from .runtime import evaluating
+from .runtime import bar_options, evaluating
 from .train import RECIPES, Recipe, Trained, train_colorizer
 
 STEPS = {"regression": 300, "cvae": 600, "mdn": 1000}
@@ -176,11 +176,11 @@ def ablate(
     """
     table: list[Row] = []
     portraits = None if portraits is None else _Remembering(portraits)
-    for variant in tqdm(rows, desc="rows", disable=not progress):
+    for variant in tqdm(rows, desc="rows", **bar_options(progress)):
         path = folder / _slug(variant) / "row.json"
         described = _described(variant)
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if known.get("settings") != described:
+        known = _finished(path)
+        if known.get("settings") != described or not isinstance(known.get("row"), dict):
             began = time.monotonic()
             trained = _train(variant, training, validation, folder, device, progress)
             measured = _measure(trained, validation, portraits)
@@ -189,6 +189,15 @@ def ablate(
                 temporary.write_text(json.dumps(known), encoding="utf-8")
         table.append(known["row"])
     return [*table, *_anchor_rows(_regressor(rows[0], training, validation, folder, device), training, validation, portraits)]
+
+
+def _finished(path: Path) -> dict[str, Any]:
+    """Return what a finished row left, or nothing: a damaged file is measured again."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 class _Remembering(Portraits):
@@ -261,8 +270,8 @@ def _copy(source: Path, target: Path, stage: str) -> None:
     for kind in ("best", "last"):  # the last one counts as finished, so it comes last
         name = f"{stage}.{kind}.safetensors"
         if (source / name).is_file() and not (target / name).is_file():
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, target / name)
+            with whole_file(target / name) as temporary:
+                shutil.copyfile(source / name, temporary)
 
 
 def _regressor(variant: Variant, training: FieldSource, validation: FieldSource, folder: Path, device: torch.device | str) -> Trained:

@@ -479,7 +479,8 @@ def _file_in(path: str | Path, *names: str) -> Path:
 
 def _load(path: Path) -> NDArray[np.generic]:
     try:
-        array = np.load(path, allow_pickle=False)
+        with open(path, "rb") as stream:  # np.load leaves an archive open
+            array = np.load(stream, allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError("there is no such file", path, "It comes with the code of Zhang et al.; the library works without it.") from error
     except Exception as error:

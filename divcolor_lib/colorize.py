@@ -32,6 +32,16 @@ SAME_COLORS = 2.0
 BACK_PROJECTIONS = 4
 SAMPLE_ROUNDS = 4
 HINT_TAU = 10.0
+NETWORKS = {"cvae": "CVAE", "mdn": "MDN", "regressor": "regression network", "classifier": "color classifier"}
+#: What a checkpoint may keep for the anchor rows, which `metrics` fits: mean and principal components of color fields, their clusters.
+ANCHOR_SHAPES: dict[str, tuple[int, ...]] = {
+    "mean": (2 * SIZE * SIZE,),
+    "components": (20, 2 * SIZE * SIZE),
+    "variances": (20,),
+    "total_variance": (),
+    "clusters": (8, 2, SIZE, SIZE),
+    "cluster_step": (),
+}
 
 Box = tuple[int, int, int, int]
 Inner = tuple[Any, slice, slice]
@@ -132,32 +142,41 @@ class Colorizer:
             zhang: Zhang's network, if the checkpoint's MDN reads its features.
 
         Raises:
-            CheckpointError: the file is absent, damaged, or its tensors do not fit the architecture it names.
+            CheckpointError: the file is absent, damaged, its tensors do not fit the architecture it names, or are not all numbers.
         """
         tensors, facts = read_tensors(path)
         manifest = facts.get("manifest")
         try:
-            cvae_config, mdn_config = CVAEConfig(**manifest["cvae"]), MDNConfig(**manifest["mdn"])  # type: ignore[index]
-            regressor = ColorRegressor(float(manifest["regressor"]["width"])) if manifest["regressor"] else None  # type: ignore[index]
-            known = manifest.get("classifier")  # type: ignore[union-attr]
-            classifier = ColorClassifier(int(known["classes"]), float(known["width"])) if known else None
-        except (KeyError, TypeError, ValueError) as error:
+            with torch.device("meta"):  # sizes alone: a wrong manifest may name a network that no memory holds
+                sketches = _untrained(manifest)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+            why = str(error).partition("\n")[0][:200]
             raise CheckpointError(
-                f"the checkpoint names no complete colorizer: {error}", path, "Use the file that `train` wrote last."
+                f"the checkpoint names no complete colorizer: {why}", path, "Use the file that `train` wrote last."
             ) from error
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+        for name, value in tensors.items():
+            if not bool(value.isfinite().all()):
+                raise CheckpointError(f"`{name}` holds NaN or infinities", path, "Use an older checkpoint, or train again.")
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
 
-        cvae = load_exactly(CVAE.build(cvae_config), part("cvae"), f"{path}, CVAE").to(device)
-        mdn = load_exactly(MDN.build(mdn_config), part("mdn"), f"{path}, MDN").to(device)
-        if regressor is not None:
-            regressor = load_exactly(regressor, part("regressor"), f"{path}, regression network").to(device)
-        if classifier is not None:
-            zhang = load_exactly(classifier, part("classifier"), f"{path}, color classifier").to(device)
+        for name, sketch in sketches.items():
+            if not _has_room(sketch, part(name)):
+                load_exactly(sketch, part(name), f"{path}, {NETWORKS[name]}")  # says what differs
+        if strange := {name.partition(".")[0] for name in tensors} - {*sketches, "anchors"}:
+            raise CheckpointError(f"its manifest does not name the network `{min(strange)}`", path, "Use the file that `train` wrote last.")
+        for name, value in part("anchors").items():
+            if ANCHOR_SHAPES.get(name) != value.shape:
+                found = f"its tensor `anchors.{name}` of shape {tuple(value.shape)} fits no anchor row"
+                raise CheckpointError(found, path, "Use the file that `train` wrote last.")
+        networks: dict[str, Any] = _untrained(manifest)
+        for name, network in networks.items():
+            load_exactly(network, part(name), f"{path}, {NETWORKS[name]}").to(device)
         anchors = {name: value.to(device) for name, value in part("anchors").items()}
-        return Colorizer(cvae, mdn, manifest, regressor, anchors, zhang)
+        zhang = networks.get("classifier", zhang)
+        return Colorizer(networks["cvae"], networks["mdn"], manifest, networks.get("regressor"), anchors, zhang)
 
     def save(self, path: str | Path) -> None:
         """Write networks, anchors and manifest to one safetensors file, floats in half precision.
@@ -283,6 +302,25 @@ class Colorizer:
                 if len(kept) < n and bool((_color_difference(field, kept) >= SAME_COLORS).all()):
                     kept = torch.cat([kept, field[None]])
         return kept
+
+
+def _untrained(manifest: Any) -> dict[str, nn.Module]:
+    """Build the networks that a manifest names, by the prefix of their tensors; another manifest raises what Python raises."""
+    networks: dict[str, nn.Module] = {
+        "cvae": CVAE.build(CVAEConfig(**manifest["cvae"])),
+        "mdn": MDN.build(MDNConfig(**manifest["mdn"])),
+    }
+    if manifest["regressor"]:
+        networks["regressor"] = ColorRegressor(float(manifest["regressor"]["width"]))
+    if known := manifest.get("classifier"):
+        networks["classifier"] = ColorClassifier(int(known["classes"]), float(known["width"]))
+    return networks
+
+
+def _has_room(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Tell whether each tensor of a network, but for its counters, is in `state` with the same shape."""
+    own = network.state_dict()
+    return all(name in state and state[name].shape == own[name].shape for name in own if not name.endswith("num_batches_tracked"))
 
 
 def hint_weights(weights: Tensor, fields: Tensor, mask: Tensor, hint: Tensor | Sequence[float], tau: float) -> Tensor:
@@ -469,6 +507,7 @@ def _color_difference(field: Tensor, others: Tensor) -> Tensor:
 def _merged(fields: Tensor, weights: Tensor) -> tuple[Tensor, list[float]]:
     """Merge fields closer than `SAME_COLORS` into the heaviest of them; return what is left, heaviest first."""
     check_finite("the predicted colors", fields)
+    check_finite("the predicted weights", weights)
     kept, probabilities = fields[:1], [float(weights[0])]
     for field, weight in zip(fields[1:], weights[1:].tolist()):
         distance, nearest = _color_difference(field, kept).min(0)

@@ -18,10 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
+import stat
 import unicodedata
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +60,7 @@ Picture = NDArray[np.uint8]
 Indices = Sequence[int] | NDArray[Any] | Tensor
 
 _CACHE_VERSION = 1
+_FEATURE_BYTES = 16 * math.prod(FEATURE_SHAPE) + 10_000  # of the widest numbers, and the header
 _TINT_GROUPS = 64
 _LFW_CROP = "250x250 frames cropped to the central 200x200"
 _TONE_EDGES = {"L": tuple(range(0, 101, 5)), "ITA": tuple(range(-90, 91, 10))}
@@ -278,19 +282,24 @@ def read_feature(path: str | Path) -> Tensor:
     """Read one stored feature of the reference bundle: float32 `(512, 28, 28)`, the array `arr_0` of a `.npz` file.
 
     Raises:
-        DataError: the file is absent or damaged, or holds something else.
+        DataError: the file is absent or damaged, or holds something else, or more than such a feature can take.
     """
     todo = "Unpack the bundle again; this file should hold `arr_0`, 512x28x28 numbers."
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            feature = np.asarray(archive["arr_0"], dtype=np.float32)
+        with zipfile.ZipFile(_ordinary(Path(path))) as archive:
+            if archive.getinfo("arr_0.npy").file_size > _FEATURE_BYTES:  # looked at before anything is unpacked
+                raise ValueError("unpacked it would be larger than any such feature")
+            with archive.open("arr_0.npy") as member:
+                feature = np.lib.format.read_array(member, allow_pickle=False)
+        if feature.dtype.kind not in "fiu":
+            raise ValueError(f"it holds {feature.dtype}, not numbers")
     except FileNotFoundError as error:
         raise DataError("there is no such feature file", path, todo) from error
     except Exception as error:  # zip, header and type errors: a broken archive raises whatever its reader meets
         raise DataError(f"the feature file cannot be read: {error}", path, todo) from error
     if feature.shape != FEATURE_SHAPE:
         raise DataError(f"the feature has shape {feature.shape}", path, todo)
-    return torch.from_numpy(np.ascontiguousarray(feature))
+    return torch.from_numpy(np.ascontiguousarray(feature, dtype=np.float32))
 
 
 # --- Which photographs to learn from -------------------------------------------------------------------------------
@@ -689,9 +698,10 @@ class Batches:
             if state[name] != value:
                 found = f"the state of the batches has {name} = {state[name]}, this stream has {value}"
                 raise CheckpointError(found, todo="Resume with the same data and the same settings, or start anew.")
-        step, epoch = int(state["step"]), int(state["epoch"])
-        if not 0 <= step <= self.steps_per_epoch or epoch < 0:
-            raise CheckpointError(f"the state of the batches is at step {step} of {self.steps_per_epoch}", todo="Start training anew.")
+        step, epoch = state["step"], state["epoch"]
+        if type(step) is not int or type(epoch) is not int or not 0 <= step <= self.steps_per_epoch or epoch < 0:
+            found = f"the state of the batches is at step {step} of {self.steps_per_epoch} in epoch {epoch}"
+            raise CheckpointError(found, todo="Start training anew.")
         before = self._generator.get_state()
         try:
             self._generator.set_state(torch.as_tensor(state["generator"]).cpu().contiguous())
@@ -937,8 +947,8 @@ def _cache_key(listing: _Listing, size: int) -> str:
     digest = hashlib.sha256(f"{_CACHE_VERSION} {listing.crop} {size}\n".encode())
     for path in listing.files:
         try:
-            stat = path.stat()
-            state = f"{stat.st_size}\0{stat.st_mtime_ns}"
+            held = path.stat()
+            state = f"{held.st_size}\0{held.st_mtime_ns}"
         except OSError as error:  # a link to nowhere; reading it fails later, with a message that names it
             state = type(error).__name__
         line = f"{_inside(path, listing.folder)}\0{state}\n"
@@ -949,11 +959,13 @@ def _cache_key(listing: _Listing, size: int) -> str:
 def _read_cache(slot: Path, key: str, count: int, size: int) -> _Decoded | None:
     """Return what is remembered, or `None` if there is nothing, or it is stale, or damaged (with a warning)."""
     try:
-        manifest = json.loads(slot.with_name(f"{slot.name}.json").read_text(encoding="utf-8"))
+        manifest = json.loads(_ordinary(slot.with_name(f"{slot.name}.json")).read_text(encoding="utf-8"))
         if manifest["key"] != key:
             return None
         bad = {int(index): str(why) for index, why in manifest["bad"].items()}
-        pixels = np.load(slot.with_name(f"{slot.name}.npy"), allow_pickle=False)
+        if not all(0 <= index < count for index in bad):
+            raise ValueError(f"it names files beyond the {count} that there are")
+        pixels = np.load(_ordinary(slot.with_name(f"{slot.name}.npy")), allow_pickle=False)
         if pixels.dtype != np.uint8 or pixels.shape != (count - len(bad), size, size, 3):
             raise ValueError(f"it holds {pixels.dtype} {pixels.shape}")
         if hashlib.sha256(pixels.data).hexdigest() != manifest["sha256"]:
@@ -982,18 +994,39 @@ def _write_cache(slot: Path, key: str, result: _Decoded) -> None:
 
 
 def _existing(folder: str | Path) -> Path:
-    root = Path(folder).expanduser()
-    if not root.exists():
-        raise DataError("there is no such folder", root, "Check the spelling, or fetch the data: python -m divcolor_lib download lfw.")
-    if not root.is_dir():
+    try:
+        root = Path(folder).expanduser()
+        mode = os.stat(root).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character in the name
+        todo = "Check the spelling, or fetch the data: python -m divcolor_lib download lfw."
+        raise DataError("there is no such folder", folder, todo) from error
+    except (OSError, RuntimeError) as error:  # too long a name, a loop of links, a folder above that is closed, the home of nobody
+        found = f"the folder cannot be reached: {getattr(error, 'strerror', None) or error}"
+        raise DataError(found, folder, "Check the spelling, and that you may read the folders above it.") from error
+    if not stat.S_ISDIR(mode):
         raise DataError("this is a file, not a folder", root, "Name the folder that holds the photographs.")
     return root
 
 
+def _ordinary(path: Path) -> Path:
+    """Return `path`, unless a pipe, a socket, a device or a folder is there: to read it could take forever."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no ordinary file")
+    return path
+
+
 def _pictures_under(root: Path) -> list[Path]:
-    """Return the picture files under `root`, sorted by the parts of their path; hidden files and folders are passed over."""
+    """Return the picture files under `root`, sorted by the parts of their path; hidden files and folders are passed over.
+
+    Links to folders are not followed, so a loop of links ends. A folder that may not be read is a `DataError`.
+    """
+
+    def refuse(error: OSError) -> None:
+        todo = "Ask for permission to read it, or move it elsewhere."
+        raise DataError(f"the folder cannot be read: {error.strerror}", error.filename, todo) from error
+
     found = []
-    for place, folders, files in os.walk(root):
+    for place, folders, files in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [
             os.path.join(place, name)
@@ -1046,13 +1079,13 @@ def _list_folder(root: Path, pictures: list[Path], group_by: str) -> _Listing:
 
 def _bundle_data(root: Path) -> Path | None:
     """Return the bundle's `data` folder, or `None` if `root` is not a bundle."""
-    return next((place for place in (root / "data", root) if (place / "imglist" / "lfw").is_dir()), None)
+    return next((place for place in (root / "data", root) if os.path.isdir(place / "imglist" / "lfw")), None)
 
 
 def _read_list(path: Path) -> list[tuple[int, str]]:
     """Return line numbers (from 1) and texts of a list file; blank lines are passed over."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _ordinary(path).read_text(encoding="utf-8-sig").splitlines()  # Windows begins a text with a mark
     except FileNotFoundError as error:
         raise DataError("a list of the bundle is absent", path, "Unpack the bundle again.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -1088,7 +1121,7 @@ def _resolve(text: str, roots: list[Path]) -> Path | None:
     """Find a listed file inside the bundle by the longest tail of its path that exists there."""
     parts = [part for part in _parts(text) if part not in ("", ".", "..") and not part.endswith(":")]
     tails = (root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots)
-    return next((file for file in tails if file.is_file()), None)
+    return next((file for file in tails if os.path.isfile(file)), None)  # other than `Path.is_file`, it takes any name
 
 
 def _parts(text: str) -> list[str]:

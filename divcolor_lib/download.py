@@ -49,7 +49,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 from tqdm import tqdm
 
 from . import __version__
-from .errors import ConfigError, DataError, DownloadError, StorageError, check_writable, whole_file
+from .errors import PART, ConfigError, DataError, DownloadError, StorageError, check_writable, whole_file
 
 #: Where releases of this course are. The same address stands in `pyproject.toml`, and a test compares them.
 REPOSITORY = "https://github.com/divcolor/diverse-image-colorization"
@@ -299,6 +299,10 @@ def fetch(name: str, folder: str | Path | None = None, *, source: str | Path | N
     if source is None:
         ready, reasons = _kept(entry, place)
         if ready:
+            with contextlib.suppress(OSError, DownloadError):  # a folder that a course shares may be there to be read only
+                if any(_left_over(entry, place)):
+                    with _locked(place, entry):
+                        _tidy(entry, place)
             return ready
         if offline():
             found = "; ".join([f"`{name}` is not here, and DIVCOLOR_OFFLINE forbids fetching it", *reasons])
@@ -306,7 +310,9 @@ def fetch(name: str, folder: str | Path | None = None, *, source: str | Path | N
     check_writable(place)
     with _locked(place, entry):
         if source is not None:
-            return _adopted(entry, place, Path(source).expanduser())
+            adopted = _adopted(entry, place, Path(source).expanduser())
+            _tidy(entry, place)
+            return adopted
         ready, reasons = _kept(entry, place)  # another process may have fetched it while this one waited
         if ready:
             return ready
@@ -644,9 +650,25 @@ def _obtained(entry: Source, copy: Copy, place: Path, progress: bool) -> Path:
                 raise
             resumed = False  # what an earlier call had left may be at fault: once more, from the first byte
             continue
-        for other in entry.copies:
-            _discard(_part(place / other.file))
+        _tidy(entry, place)
         return path
+
+
+def _left_over(entry: Source, place: Path) -> Iterator[Path]:
+    """Yield what fetches that were interrupted have left of the entry's files: beginnings, copies, and notes half written."""
+    files = "|".join(re.escape(copy.file) for copy in entry.copies)
+    written = rf"\.\w+{re.escape(PART)}"  # by `whole_file`
+    passing = re.compile(rf"\.({files})\.(part(\.json|\.gdown)?|given|sha256\.json{written})|\.\.({files})\.part\.json{written}")
+    return (place / name for name in os.listdir(place) if passing.fullmatch(name))
+
+
+def _tidy(entry: Source, place: Path) -> None:
+    """Remove what is left over, now that the file is here. The lock must be held: so nobody is writing any of it."""
+    for path in _left_over(entry, place):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _discard(part: Path) -> None:
@@ -737,7 +759,8 @@ def _extent(response: http.client.HTTPResponse, asked: int) -> tuple[int, int | 
 def _pour(response: http.client.HTTPResponse, part: Path, start: int, total: int | None, progress: bool, name: str) -> None:
     """Write the body of an answer to `part`, from byte `start` on, and make sure that all of it came."""
     done, mark, clock = start, start, time.monotonic()
-    bar = tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=not progress)
+    hidden: dict[str, Any] = {} if progress else {"disable": True}  # `runtime.bar_options`, without the wait for torch
+    bar = tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True, **hidden)
     with contextlib.closing(bar), _opened(part, "ab" if start else "wb") as stream:
         while piece := response.read1(PIECE):
             if done == 0 and _is_page(piece[:512]):

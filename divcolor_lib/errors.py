@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
+
+PART = ".part"  # how the name of a file ends that is being written
 
 
 class DivcolorError(Exception):
@@ -113,22 +117,29 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path; on success move it to `path` in one step, on failure leave nothing.
 
     A reader of `path` sees the old file or the new one, never half of one. Inside the block only write: every `OSError`
-    there is taken for a failure to write.
+    there is taken for a failure to write. What a killed writer of the same file has left is removed first.
 
     Raises:
         StorageError: the folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
+    prefix = f".{path.name[:80]}."
     temporary: Path | None = None
+    mark: int | None = None  # open and locked as long as somebody writes, so that nobody takes the file for one that was abandoned
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
-        os.close(handle)
+        _remove_abandoned(path.parent, prefix)
+        mark, name = tempfile.mkstemp(prefix=prefix, suffix=PART, dir=path.parent)
         temporary = Path(name)
+        with contextlib.suppress(OSError):  # a file system without locks
+            _lock(mark)
         yield temporary
         with open(temporary, "rb+") as written:  # Windows flushes only what is open for writing
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
+        if os.name == "nt":  # no open file can be moved there
+            os.close(mark)
+            mark = None
         os.replace(temporary, path)
     except StorageError:
         raise
@@ -139,9 +150,34 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             "Free some space or choose a folder that you may write to; what was there before is untouched.",
         ) from error
     finally:
+        if mark is not None:
+            os.close(mark)
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove the temporary files of writers that were killed. Who still writes holds a lock, or, on Windows, an open file."""
+    abandoned = re.compile(re.escape(prefix) + r"[^.]+" + re.escape(PART))
+    with contextlib.suppress(OSError):
+        for name in filter(abandoned.fullmatch, os.listdir(folder)):
+            with contextlib.suppress(OSError):
+                if os.name != "nt":
+                    handle = os.open(folder / name, os.O_RDWR)
+                    try:
+                        _lock(handle)
+                    finally:
+                        os.close(handle)
+                os.unlink(folder / name)
+
+
+def _lock(handle: int) -> None:
+    """Lock an open file until it is closed or its process ends; `OSError` if another one holds it. No lock on Windows."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _written(shape: Sequence[int | None]) -> str:

@@ -8,11 +8,13 @@ no such weights trains a network for Zhang's task on the photographs at hand (`c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import math
 import os
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from .cvae import CVAE, load_exactly
 from .data import FEATURE_SHAPE, read_feature
 from .errors import CheckpointError, ConfigError, DataError, ShapeError, StorageError, check_shape
 from .lab import AB_SCALE
-from .runtime import autocast, evaluating
+from .runtime import autocast, bar_options, evaluating
 
 KINDS = ("encoder", "pixels", "none", "classes", "zhang", "zhang-map")
 PIXELS = 16
@@ -85,7 +87,8 @@ class ZhangNet(nn.Module):
         Raises:
             CheckpointError: the file is absent, damaged or altered, or holds another network.
         """
-        return load_exactly(ZhangNet(), _published(Path(path)), str(path)).eval()
+        state = _published(Path(path))
+        return load_exactly(ZhangNet(), state, str(path)).eval()
 
     def forward(self, gray: Tensor) -> Tensor:
         """Return the features `(B, 512, 28, 28)` for `gray` (B, 1, 64, 64), L/50 - 1.
@@ -110,23 +113,34 @@ class ZhangNet(nn.Module):
 
 def _published(path: Path) -> Mapping[str, Tensor]:
     """Return the state_dict in a published `.pth` file. The one place where a file of pickles is opened."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError("there is no such file of weights", path, "Fetch it: python -m divcolor_lib download zhang.")
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"the file of weights cannot be read: {error.strerror or error}", path) from error
+        found = f"the file of weights cannot be read: {error.strerror or error}"
+        raise CheckpointError(found, path, "Ask for permission to read it, or copy it.") from error
     named, found = _HASHED_NAME.search(path.name), hashlib.sha256(content).hexdigest()
     if named and not found.startswith(named[1]):
         raise CheckpointError(
             f"its SHA-256 starts with {found[:8]}, its name says {named[1]}: it is truncated or altered", path, "Download it again."
         )
     try:
+        if zipfile.is_zipfile(io.BytesIO(content)):  # torch packs nothing, so what is packed may unpack to more than the memory holds
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
+                    raise ValueError("packed")
+                if archive.testzip() is not None:  # torch compares no checksums
+                    raise ValueError("altered")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        is_state_dict = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
+        finite = not is_state_dict or all(bool(value.isfinite().all()) for value in state.values())
     except Exception as error:  # zip, pickle and storage errors: a damaged file raises whatever its reader meets
         raise CheckpointError(f"the file of weights is damaged ({type(error).__name__})", path, "Download it again.") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not is_state_dict:
         raise CheckpointError("the file holds no state_dict", path, f"Use {ZHANG_FILE}.")
+    if not finite:
+        raise CheckpointError("the weights hold NaN or infinities", path, "Download it again.")
     return state
 
 
@@ -178,7 +192,7 @@ def stored_features(paths: Sequence[str | Path], kind: str = "zhang") -> Tensor:
     Raises:
         ConfigError: another kind.
         DataError: no path, or a file that is absent, damaged or of another shape.
-        ShapeError: a number is infinite or too large for half precision.
+        ShapeError: a number is NaN, infinite or too large for half precision.
     """
     if kind not in ("zhang", "zhang-map"):
         raise ConfigError(f"features of kind `{kind}` are not stored", "stored_features", "Use zhang or zhang-map.")
@@ -189,7 +203,8 @@ def stored_features(paths: Sequence[str | Path], kind: str = "zhang") -> Tensor:
     for row, path in zip(table, paths):
         row.copy_(F.adaptive_avg_pool2d(read_feature(path), size))
         if not bool(row.isfinite().all()):
-            raise ShapeError(f"the feature file {path} holds numbers that half precision cannot hold", todo="Look at how it was made.")
+            found = f"the feature file {path} holds NaN, or numbers that half precision cannot hold"
+            raise ShapeError(found, todo="Look at how it was made.")
     return table
 
 
@@ -233,7 +248,7 @@ def code_table(
     logvars: list[Tensor] = []
     count = 0
     with evaluating(cvae):
-        for gray, ab in tqdm(batches, desc="codes", disable=not progress):
+        for gray, ab in tqdm(batches, desc="codes", **bar_options(progress)):
             with autocast(gray.device, precision):
                 mu, logvar = cvae.encode(ab, gray)
                 found = mdn_inputs(kind, gray, cvae.gray_features(gray), zhang).half()
@@ -256,6 +271,8 @@ def on_disk(path: str | Path, shape: tuple[int, ...]) -> Tensor:
     """Return a float16 tensor that lives in a file, for features that memory cannot hold; what the file held before is lost.
 
     Zhang's features of 12,000 photographs take 9.6 GB, `(12000, 512, 28, 28)` in half precision; a batch reads only its own rows.
+    The file has lost its name when this returns (on Windows it keeps it), so the disk gets its room back with the end of the
+    tensor or of the process, whatever ends it, and nobody ever reads a file that is half full.
 
     Raises:
         StorageError: the file cannot be made at that size.
@@ -264,10 +281,14 @@ def on_disk(path: str | Path, shape: tuple[int, ...]) -> Tensor:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as made:
-            made.truncate(2 * math.prod(shape))
-            if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would kill the process
-                os.posix_fallocate(made.fileno(), 0, 2 * math.prod(shape))
-        return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
+            try:
+                made.truncate(2 * math.prod(shape))
+                if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would kill the process
+                    os.posix_fallocate(made.fileno(), 0, 2 * math.prod(shape))
+                return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
+            finally:
+                with contextlib.suppress(OSError):  # Windows
+                    path.unlink()
     except (OSError, RuntimeError) as error:
         raise StorageError(
             f"no file for features can be made: {error}", path, "Free some space, or use `zhang`, which averages them."

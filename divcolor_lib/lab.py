@@ -41,6 +41,8 @@ AB_SCALE = 128.0
 SIZE = 64
 GAMUT_TOLERANCE = 1e-4
 MAX_PIXELS = 150_000_000
+#: What `read_image` reads, as Pillow calls it. Other formats of Pillow start other programs (EPS) or are not for photographs.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "JPEG2000", "AVIF")
 
 Images = TypeVar("Images", Tensor, NDArray[np.uint8])
 
@@ -239,15 +241,16 @@ def delta_e(lab1: Tensor, lab2: Tensor) -> Tensor:
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read any picture file as sRGB bytes `(H, W, 3)`.
+    """Read a picture file as sRGB bytes `(H, W, 3)`. Its content decides what it is, not its name.
 
     The EXIF rotation is applied. Transparent parts show white. 16-bit grays and floats in [0, 1] are scaled to bytes,
     not clipped. CMYK is converted without a color profile (in a JPEG it is read as inverted, the way Adobe writes it
-    and OpenCV reads it), and embedded profiles are not applied. Of an animation the first frame is read.
+    and OpenCV reads it), and embedded profiles are not applied. Of an animation the first frame is read. A file that
+    lacks only what follows its last pixel is read, and a damaged EXIF block is passed over.
 
     Raises:
-        ImageError: there is no such file, it is a folder, empty, damaged, cut off, not a picture, larger than
-            `MAX_PIXELS`, or holds numbers whose range nobody can know.
+        ImageError: there is no such file, it is a folder, a pipe, a socket or a device, it is empty, damaged, cut off,
+            in none of `FORMATS`, larger than `MAX_PIXELS`, or holds numbers whose range nobody can know.
     """
     path = Path(path)
     try:
@@ -255,9 +258,11 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
             raise ImageError("this is a folder, not a picture", path, "Name one picture file in it.")
         if not path.exists():
             raise ImageError("there is no such file", path, "Check the spelling, and the folder that the path starts from.")
+        if not path.is_file():  # reading it could wait forever
+            raise ImageError("this is no ordinary file, but a pipe, a socket or a device", path, "Name a picture file.")
         if path.stat().st_size == 0:
             raise ImageError("the file is empty", path, "Copy or download it again.")
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_formats()) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             # PNG and GIF name their transparent color here, and loading may drop it.
@@ -267,6 +272,8 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
+        if _begins_like_a_picture(path):
+            raise ImageError("the picture is damaged or cut off at its beginning", path, "Copy or download it again.") from error
         raise ImageError("the file is not a picture of a known format", path, "Use JPEG, PNG, WebP, TIFF, GIF or BMP.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         todo = f"At most {MAX_PIXELS // 10**6} million pixels are read, to protect your memory. Make the picture smaller first."
@@ -385,6 +392,20 @@ def _left_product(weights: Tensor, x: Tensor, axis: int) -> Tensor:
     """Multiply `weights` onto an axis that is not the last one; the axes behind it are one long row."""
     lead, trail = x.shape[: x.ndim + axis], x.shape[x.ndim + axis + 1 :]
     return (weights @ x.reshape(*lead, x.shape[axis], -1)).reshape(*lead, -1, *trail)
+
+
+@lru_cache(maxsize=1)
+def _formats() -> list[str]:
+    Image.init()  # else only the most common formats are registered
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _begins_like_a_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as opened:
+            return opened.read(4).startswith((b"\xff\xd8", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*"))
+    except OSError:
+        return False
 
 
 def _upright(picture: Image.Image) -> Image.Image:

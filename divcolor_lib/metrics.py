@@ -16,19 +16,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .autoencoder import PCA, fit_pca, kmeans
-from .colorize import Colorizer
+from .colorize import ANCHOR_SHAPES, Colorizer
 from .cvae import ColorRegressor
 from .data import FieldSource
 from .errors import CheckpointError, DataError, ShapeError, check_shape
 from .lab import AB_SCALE
 from .portraits import Portraits
-from .runtime import evaluating, generator
+from .runtime import bar_options, evaluating, generator
 
 KS = (1, 5, 8)
 ANCHOR_ROWS = ("gray", "mean field", "regression", "k-means 8", "PCA 5 oracle", "PCA 20 oracle")
 HIT_RADIUS = 10.0
-CLUSTERS = 8
-COMPONENTS = 20
+CLUSTERS, COMPONENTS = ANCHOR_SHAPES["clusters"][0], ANCHOR_SHAPES["components"][0]
 FEWEST_PEOPLE = 10
 
 
@@ -186,7 +185,7 @@ def evaluate(
     colorful = dict.fromkeys((*names, "truth"), 0.0)
     sampled: list[Tensor] = []
     noise = generator(seed)
-    for start in tqdm(range(0, len(source), batch), desc="evaluate", disable=not progress):
+    for start in tqdm(range(0, len(source), batch), desc="evaluate", **bar_options(progress)):
         gray, truth = source.batch(torch.arange(start, min(start + batch, len(source))))
         for name in names:
             outputs = colorizer.predict(gray)[0] if name == "model" else anchors.outputs(name, gray, truth)  # type: ignore[union-attr]

@@ -10,9 +10,13 @@ import contextlib
 import os
 import platform
 import random
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +27,7 @@ from .errors import ConfigError
 PROFILES = ("cpu", "gpu")
 DATASETS = ("portraits", "lfw")
 PRECISIONS = ("fp32", "bf16", "fp16")
+DRIVE = Path("/content/drive/MyDrive")  # where Colab shows the Google Drive of who has mounted it
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,60 @@ def contract(runtime: Runtime, minutes: float, memory_gb: float, artifacts: dict
     return "\n".join(lines)
 
 
+def runs_folder(drive: Path = DRIVE) -> Path | None:
+    """Return the folder in which checkpoints of runs outlive this machine, or `None` if nobody named one and there is no Drive.
+
+    `DIVCOLOR_RUNS` names it. If it is not set and a Google Drive is mounted, as on Colab, it is `divcolor/runs` there: Colab takes
+    the machine and its disk away when it likes.
+
+    Args:
+        drive: where the Drive would be.
+    """
+    if chosen := os.environ.get("DIVCOLOR_RUNS"):
+        return Path(chosen).expanduser()
+    return drive / "divcolor" / "runs" if os.path.isdir(drive) else None  # other than `Path.is_dir`, it takes a broken mount
+
+
+def on_drive(folder: Path, drive: Path = DRIVE) -> bool:
+    """Whether a folder lies on the mounted Google Drive, which is slow, small, and keeps what was replaced in its bin."""
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(drive))
+
+
+@contextlib.contextmanager
+def holding_stops() -> Iterator[Callable[[], bool]]:
+    """Hold back a wish to stop, and yield a function that says whether one came: Ctrl-C, a notebook's stop button, SIGTERM.
+
+    The block can then finish what must not be torn apart. At its end the wish goes its usual way: `KeyboardInterrupt`, or the end
+    of the process. A second wish does so at once. Outside the main thread, where Python sees no signals, nothing is held back.
+    """
+    came: list[int] = []
+    usual: dict[int, Any] = {}
+
+    def give_back() -> None:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if not came:
+            came.append(number)
+            return
+        came.clear()
+        give_back()
+        signal.raise_signal(number)
+
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        usual = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    try:
+        for number in usual:
+            signal.signal(number, hold)
+        yield lambda: bool(came)
+    finally:
+        give_back()
+        if came:
+            signal.raise_signal(came[0])
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (every device). Operations that can take a generator take one instead."""
     random.seed(seed)
@@ -146,6 +205,11 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for part, training in before:
             part.training = training
+
+
+def bar_options(shown: bool) -> dict[str, Any]:
+    """Return what `tqdm` is to be called with: nothing if the bar is `shown`, so that the variable TQDM_DISABLE can still hide it."""
+    return {} if shown else {"disable": True}
 
 
 def machine() -> dict[str, str | int]:

@@ -9,10 +9,14 @@ A colorizer is made in stages, each with checkpoints of its own so that it can b
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
 import math
+import os
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,7 +52,7 @@ from .losses import (
     squared_error,
 )
 from .mdn import MDN, HeadsMDN, MDNConfig
-from .runtime import Runtime, autocast, evaluating, generator
+from .runtime import Runtime, autocast, bar_options, evaluating, generator, holding_stops, on_drive
 
 FORMAT = 1
 WEIGHTINGS = ("none", "zhang", "inverse")
@@ -56,6 +60,8 @@ STAGES = ("regression", "cvae", "classes", "mdn")
 VALIDATION_SEED = 20170721
 PROCESS_SEED = 1_000_003
 IN_MEMORY = 4_000_000_000  # bytes of features; more of them go to a file
+DRIVE_SECONDS = 300.0  # between two checkpoints on a Google Drive, whose bin keeps each one that was replaced
+LEAST_SCALE = 2.0**-30  # of an fp16 loss; it halves with each gradient that is no number, so 46 of them in a row
 
 View = tuple[bool, tuple[int, int]]
 WHOLE: Sequence[View] = [(False, (0, 0))]
@@ -92,7 +98,7 @@ class FitConfig:
         patience: stop after so many validations without improvement; 0 never stops early.
         flip: mirror each image left to right with probability 1/2.
         shift: move each image by up to so many pixels (`data.Batches`).
-        save_every: steps between checkpoints; a killed run loses at most so many.
+        save_every: steps between checkpoints; a killed run loses at most so many, on a Google Drive at most `DRIVE_SECONDS` of them.
     """
 
     steps: int
@@ -132,7 +138,11 @@ class FitConfig:
 
 @dataclass
 class History:
-    """What a run leaves behind: curves, the best validation, and the seconds that it took, those before interruptions too."""
+    """What a run leaves behind: curves, the best validation, and the seconds that it took, those before interruptions too.
+
+    `halved_at` is the step from which on each batch is worked through in two halves, since the graphics card's memory did not hold
+    it whole; 0 if it did.
+    """
 
     train: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
@@ -140,6 +150,7 @@ class History:
     best_loss: float = math.inf
     without_improvement: int = 0
     stopped_early: bool = False
+    halved_at: int = 0
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -166,7 +177,16 @@ def fit(
     best weights; a second call with the same arguments goes on where the first one stopped. On a CPU with the same
     number of threads the result is the same, bit for bit, as without the interruption.
 
-    Under `torchrun` all processes train one network; `config.batch` is what they take together (`parallel`).
+    Ctrl-C, a notebook's stop button and SIGTERM wait, with a `folder`, for the end of the step and for a checkpoint, so nothing is
+    lost; a second one does not wait. Then they go their usual way, mostly as `KeyboardInterrupt`.
+
+    Under `torchrun` all processes train one network; `config.batch` is what they take together (`parallel`). There a signal does
+    not wait: the last checkpoint is what is left.
+
+    If a graphics card's memory does not hold a batch, this step and all later ones work through it in two halves and add up their
+    gradients, with a warning; `History.halved_at` says since when, also after a resume. The gradient of a loss that is a mean over
+    the batch stays what it was, apart from rounding, but batch norm then sees half as many images at a time, and a loss that is a
+    sum over the batch (the published CVAE's KL) counts half.
 
     Args:
         about: plain facts that decide the result beside `config`, such as the objective; a run resumes only under the same ones.
@@ -175,17 +195,20 @@ def fit(
 
     Raises:
         TrainingPaused: `pause` said yes.
-        ConfigError: `pause` came without a folder.
-        TrainingError: a loss is NaN or infinite; the message names the step and the term, and the last checkpoint stays.
-        CheckpointError: the folder holds a run with another configuration.
+        KeyboardInterrupt: somebody stopped it; with a folder the run is saved.
+        ConfigError: `pause` came without a folder, or batch norm sees but one number of a batch.
+        TrainingError: a loss, a gradient or a weight is NaN or infinite; the message names the step and the term, and the last
+            checkpoint, all of finite numbers, stays. Or half a batch does not fit into the graphics card's memory either.
+        CheckpointError: the folder holds a run with another configuration, or something else than a run.
         StorageError: a checkpoint cannot be written; the one before it stays.
     """
     if pause is not None and folder is None:
         raise ConfigError("a run can pause only where it can be saved", "fit", "Give a folder.")
     run = _Run(task, source, config, folder, name, about or {})
     run.resume()
-    bar = tqdm(total=config.steps, initial=run.step, desc=name, disable=not progress or parallel.rank() > 0, mininterval=1.0)
-    with bar:
+    bar = tqdm(total=config.steps, initial=run.step, desc=name, mininterval=1.0, **bar_options(progress and parallel.rank() == 0))
+    holding = holding_stops() if folder is not None and parallel.processes() == 1 else contextlib.nullcontext(lambda: False)
+    with bar, holding as stopped:
         while run.step < config.steps and not run.history.stopped_early:
             terms = run.advance()
             bar.update()
@@ -197,11 +220,18 @@ def fit(
             if run.step % config.validate_every == 0 or run.step == config.steps:
                 run.validate()
             finished = run.step == config.steps or run.history.stopped_early
-            paused = not finished and pause is not None and parallel.first({"pause": float(pause())}, run.device)["pause"] > 0
-            if run.step % config.save_every == 0 or finished or paused:
+            asked = not finished and pause is not None and parallel.first({"pause": float(pause())}, run.device)["pause"] > 0
+            paused = asked or (not finished and stopped())
+            if (run.step % config.save_every == 0 and not run.spared()) or finished or paused:
                 run.save()
             if paused:
-                raise TrainingPaused(f"stopped at step {run.step} of {config.steps}, as asked", name, "The same call goes on from there.")
+                if stopped():
+                    bar.write(
+                        f"{name}: stopped at step {run.step} of {config.steps} and saved; the same call goes on from there", sys.stderr
+                    )
+                break
+    if run.step < config.steps and not run.history.stopped_early:
+        raise TrainingPaused(f"stopped at step {run.step} of {config.steps}, as asked", name, "The same call goes on from there.")
     run.finish()
     return run.history
 
@@ -230,6 +260,11 @@ class _Run:
         self.best = _copied(self.module.state_dict())
         torch.manual_seed(config.seed + parallel.rank() * PROCESS_SEED)
         self.clock = time.monotonic()
+        self.sparing = folder is not None and parallel.processes() == 1 and on_drive(folder)
+
+    def spared(self) -> bool:
+        """Whether the checkpoints go to a Google Drive, and none is due there yet."""
+        return self.sparing and time.monotonic() - self.clock < DRIVE_SECONDS
 
     def advance(self) -> dict[str, float]:
         """Take one step and return its terms."""
@@ -238,24 +273,66 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate(self.step)
         self.module.train()
-        with autocast(self.device, self.config.precision):
-            terms = self.losses(first, second, self.noise, self.step / self.config.steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(terms["loss"]).backward()
+        values: dict[str, float] | None = None
+        while values is None:
+            try:
+                values = self._differentiate(first, second)
+            except torch.cuda.OutOfMemoryError as error:
+                self._halve(len(first), error)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
-        # read together: each reading makes a card wait
-        read = torch.stack([value.detach().float() for value in (*terms.values(), norm)]).tolist()
-        values = parallel.mean(dict(zip((*terms, "gradient norm"), read)), self.device)
-        length = values.pop("gradient norm")
-        self._require_finite(values, self.step + 1)
-        if not self.scaler.is_enabled():  # under loss scaling an infinite gradient is met by skipping the step
-            self._require_finite({"gradient norm": length}, self.step + 1)
+        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip))
+        if not math.isfinite(norm) and (not self.scaler.is_enabled() or self.scaler.get_scale() < LEAST_SCALE):
+            self._require_finite({"gradient norm": norm}, self.step + 1, first, second)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._average()
         self.step += 1
         return values
+
+    def _differentiate(self, first: Tensor, second: Tensor) -> dict[str, float]:
+        """Put the gradient of the mean loss over a batch into the parameters, by halves if a whole one did not fit; return the terms."""
+        pieces = 2 if self.history.halved_at else 1
+        values: dict[str, float] = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        for piece, other in zip(first.chunk(pieces), second.chunk(pieces)):
+            share = len(piece) / len(first)
+            try:
+                with autocast(self.device, self.config.precision):
+                    terms = self.losses(piece, other, self.noise, self.step / self.config.steps)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                todo = "Use a larger batch, or features with more than one place."
+                raise ConfigError(f"batch norm has no spread to measure in a batch of {len(piece)}", self.name, todo) from error
+            read = torch.stack([value.detach().float() for value in terms.values()]).tolist()  # together: each reading makes a card wait
+            found = parallel.mean(dict(zip(terms, read)), self.device)
+            self._require_finite(found, self.step + 1, piece, other)
+            self.scaler.scale(terms["loss"] * share).backward()
+            values = {term: values.get(term, 0.0) + share * value for term, value in found.items()}
+        return values
+
+    def _halve(self, batch: int, error: torch.cuda.OutOfMemoryError) -> None:
+        """From now on work through each batch in two halves.
+
+        Raises:
+            TrainingError: that is done already, or cannot be done.
+        """
+        at = f"at step {self.step + 1}"
+        if self.history.halved_at or batch < 2:
+            found = f"the graphics card's memory does not hold {'half a batch' if batch > 1 else 'one image'} {at}"
+            raise TrainingError(found, self.name, f"Use a smaller batch or a narrower network. {self._kept()}") from error
+        if parallel.processes() > 1:
+            todo = f"Use a smaller batch, or more cards: processes that train together do not halve it. {self._kept()}"
+            raise TrainingError(f"the graphics card's memory does not hold its part of a batch {at}", self.name, todo) from error
+        self.history.halved_at = self.step + 1
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"{self.name}: the graphics card's memory does not hold a batch of {batch} {at}; from here on it is worked through in two "
+            "halves. Batch statistics are now those of a half, so the result differs from a run on a card with more memory.",
+            stacklevel=4,
+        )
 
     def validate(self) -> dict[str, float]:
         """Score the averaged weights, keep them if they are the best so far, and count towards early stopping."""
@@ -272,10 +349,12 @@ class _Run:
         return scores
 
     def save(self) -> None:
-        """Write the last checkpoint, and the best one beside it."""
+        """Write the last checkpoint, and the best one beside it, unless a weight is no number any more: nobody could go on from there."""
         self._take_time()
         if self.folder is None:
             return
+        spoiled = {key: math.nan for key, value in self.module.state_dict().items() if not bool(value.isfinite().all())}
+        self._require_finite(spoiled, self.step)
         noises, dropouts = (parallel.gathered(state, self.device) for state in (self.noise.get_state(), torch.get_rng_state()))
         if parallel.rank() == 0:
             self._write(noises, dropouts)
@@ -298,6 +377,8 @@ class _Run:
                 tensors[f"batches.{key}"] = value
             else:
                 plain[key] = value
+        # The best one comes first: once the last one says that all is done, nobody writes either of them again.
+        write_tensors(self._path("best"), self.best, {"step": self.history.best_step, "loss": self.history.best_loss})
         write_tensors(
             self._path("last"),
             tensors,
@@ -312,15 +393,14 @@ class _Run:
                 "processes": parallel.processes(),
             },
         )
-        write_tensors(self._path("best"), self.best, {"step": self.history.best_step, "loss": self.history.best_loss})
 
     def resume(self) -> None:
         """Take over the last checkpoint if there is one."""
-        if self.folder is None or not self._path("last").exists():
+        if self.folder is None or not os.path.exists(self._path("last")):
             return
         path = self._path("last")
-        tensors, facts = read_tensors(path)
-        known = facts.get("config") or {}
+        tensors, facts, history = _read_run(path)
+        known = facts["config"]
         if known != self.settings:
             changed = sorted(key for key in {*known, *self.settings} if known.get(key) != self.settings.get(key))
             raise CheckpointError(
@@ -335,27 +415,49 @@ class _Run:
                 f"resuming on {_listed(now)} a run of {_listed(before)}: the result will not be bit-identical to an uninterrupted run",
                 stacklevel=3,
             )
-        load_exactly(self.module, _part(tensors, "model"), str(path))
-        load_exactly(self.averaged, _part(tensors, "average"), str(path))
+        if facts["step"] > self.config.steps:
+            raise _no_run(path, f"it is at step {facts['step']} of {self.config.steps}")
         self.best = _part(tensors, "best")
+        load_exactly(self.averaged, self.best, str(path))  # to see now, not after the last step, whether they fit
+        load_exactly(self.averaged, _part(tensors, "average"), str(path))
+        load_exactly(self.module, _part(tensors, "model"), str(path))
+        try:
+            self._take_over(tensors, facts)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise _no_run(path, str(error)) from error
+        self.history = history
+        self.step = facts["step"]
+        self.clock = time.monotonic()
+
+    def _take_over(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Take over moments, generators, the place in the data and the scale of the loss."""
         for index, parameter in enumerate(self.module.parameters()):
             state = _part(tensors, f"optimizer.{index}")
+            if state and {key: value.shape for key, value in state.items()} != {
+                "step": torch.Size(()),
+                "exp_avg": parameter.shape,
+                "exp_avg_sq": parameter.shape,
+            }:
+                raise ValueError(f"the moments of parameter {index} have another shape")
             # the moments must have the parameter's own memory layout: the fused kernel reads both as flat arrays
             self.optimizer.state[parameter] = {
-                key: value if value.ndim == 0 else torch.empty_like(parameter).copy_(value) for key, value in state.items()
+                key: value if value.ndim == 0 and key == "step" else torch.empty_like(parameter).copy_(value)
+                for key, value in state.items()
             }
         noise, dropout = (tensors.get(_of_process(key, parallel.rank())) for key in ("random.noise", "random.cpu"))
         if noise is not None and dropout is not None:  # a run of fewer processes knows no state of this one
             self.noise.set_state(noise)
             torch.set_rng_state(dropout)
+        elif parallel.rank() == 0:
+            raise ValueError("the states of its random numbers are missing")
         if "random.cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         self.batches.load_state_dict({**facts["batches"], **_part(tensors, "batches")})
         self.stream = iter(self.batches)
-        self.scaler.load_state_dict(facts["scaler"])
-        self.history = History(**facts["history"])
-        self.step = facts["step"]
-        self.clock = time.monotonic()
+        scale = facts["scaler"]
+        if not isinstance(scale, dict) or not all(isinstance(value, (int, float)) and value >= 0 for value in scale.values()):
+            raise ValueError(f"the scale of the loss is {scale}")
+        self.scaler.load_state_dict(scale)
 
     def finish(self) -> None:
         """Leave the module with the best weights, in eval mode."""
@@ -376,16 +478,21 @@ class _Run:
         for statistic, current_statistic in zip(self.averaged.buffers(), self.module.buffers()):
             statistic.copy_(current_statistic)
 
-    def _require_finite(self, values: Mapping[str, float], step: int) -> None:
+    def _require_finite(self, values: Mapping[str, float], step: int, *batch: Tensor) -> None:
         bad = [term for term, value in values.items() if not math.isfinite(value)]
         if bad:
-            saved = self.folder is not None and self._path("last").exists()
-            kept = f"The last checkpoint, {self._path('last')}, is untouched." if saved else "No checkpoint was written yet."
-            raise TrainingError(
-                f"{', '.join(bad)} became {values[bad[0]]} at step {step}",
-                self.name,
-                f"Lower the learning rate ({self.config.learning_rate:g}) or look for NaN in the data. {kept}",
-            )
+            shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+            advice = f"Lower the learning rate ({self.config.learning_rate:g}) or look for NaN in the data."
+            if not all(bool(fields.isfinite().all()) for fields in batch):
+                advice = "The batch itself holds NaN or infinities: look for them in the data."
+            elif batch and bool((batch[0] == batch[0].flatten()[0]).all()):
+                advice = "The batch is one flat gray, so batch norm divides by no spread: train on photographs."
+            raise TrainingError(f"{shown} became {values[bad[0]]} at step {step}", self.name, f"{advice} {self._kept()}")
+
+    def _kept(self) -> str:
+        """Say which checkpoint there is to go on from."""
+        saved = self.folder is not None and os.path.exists(self._path("last"))
+        return f"The last checkpoint, {self._path('last')}, is untouched." if saved else "No checkpoint was written yet."
 
     def _path(self, kind: str) -> Path:
         assert self.folder is not None
@@ -433,12 +540,20 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CheckpointError: the file is absent, truncated, altered, or not one of ours.
     """
     path = Path(path)
-    if not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CheckpointError("this is no ordinary file, so no checkpoint", path, "Name the file that `train` wrote.")
+    if not os.path.isfile(path):
         raise CheckpointError("there is no such checkpoint", path, "Check the path, or train one: python -m divcolor_lib train --help.")
+    try:
+        path.open("rb").close()  # safetensors would call absent what may not be read
+    except OSError as error:
+        found = f"the checkpoint cannot be read: {error.strerror or error}"
+        raise CheckpointError(found, path, "Ask for permission to read it, or copy it.") from error
     try:
         with safe_open(path, framework="pt") as opened:
             note, checksum = json.loads((opened.metadata() or {}).get("divcolor", "[null, null]"))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            # Copies: what safetensors returns is the file itself, which Windows would then not let us replace.
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
         facts = json.loads(note) if note is not None else None
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(
@@ -451,6 +566,34 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "the checkpoint does not match its checksum: some bits changed", path, "Copy it again, or resume from an older one."
         )
     return tensors, facts
+
+
+def _read_run(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], History]:
+    """Read the checkpoint of a run: tensors, facts whose `step` and `config` are of the right type, and the history.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is not the checkpoint of a run.
+    """
+    tensors, facts = read_tensors(path)
+    step, told = facts.get("step"), facts.get("history")
+    if not isinstance(facts.get("config"), dict) or not isinstance(told, dict):
+        raise _no_run(path, "its configuration or its history is missing")
+    if type(step) is not int or step < 0 or type(facts["config"].get("steps")) is not int:
+        raise _no_run(path, f"it is at step {step} of {facts['config'].get('steps')}")
+    known = vars(History())
+    for key, value in told.items():
+        kind = type(known.get(key))
+        right = isinstance(value, (int, float)) and not math.isnan(value) if kind is float else type(value) is kind
+        if kind is list and right:
+            right = all(isinstance(row, dict) and all(isinstance(number, (int, float)) for number in row.values()) for row in value)
+        if not right or (kind is int and not 0 <= value <= step):
+            raise _no_run(path, f"its history says {key} = {str(value)[:40]}")
+    return tensors, facts, History(**told)
+
+
+def _no_run(path: Path, why: str) -> CheckpointError:
+    why = why.partition("\n")[0][:200]
+    return CheckpointError(f"this is not the checkpoint of a run: {why}", path, "Copy it again, or start anew in another folder.")
 
 
 def _checksum(tensors: Mapping[str, Tensor], note: str) -> str:
@@ -770,10 +913,10 @@ def train_colorizer(
 
 def _is_finished(folder: Path | None, name: str) -> bool:
     path = None if folder is None else folder / f"{name}.last.safetensors"
-    if path is None or not path.exists():
+    if path is None or not os.path.exists(path):
         return False
-    _, facts = read_tensors(path)
-    return bool(facts["step"] >= facts["config"]["steps"] or facts["history"]["stopped_early"])
+    _, facts, history = _read_run(path)
+    return history.stopped_early or facts["step"] >= facts["config"]["steps"]
 
 
 def _classes_stage(
@@ -808,7 +951,10 @@ def _mdn_stage(
 
     def table(part: FieldSource, name: str, views: Sequence[View]) -> CodeSource:
         shape = (len(part) * len(views), *inputs)
-        into = on_disk(folder / f"{name}-{parallel.rank()}.features", shape) if folder and 2 * math.prod(shape) > IN_MEMORY else None
+        into = None
+        if folder and 2 * math.prod(shape) > IN_MEMORY:
+            file = f"{name}-{parallel.rank()}.features"
+            into = on_disk(Path(tempfile.gettempdir(), f"{os.getpid()}-{file}") if on_drive(folder) else folder / file, shape)
         return _codes(cvae, part, config, views, progress, kind, zhang, into)
 
     source, known = table(training, "training", _views(config)), table(validation, "validation", WHOLE)
@@ -841,7 +987,7 @@ def _codes(
     """Tabulate every view of every photograph, view after view."""
 
     def viewed() -> Iterator[tuple[Tensor, Tensor]]:
-        with tqdm(total=len(source) * len(views), desc="codes", unit="image", disable=not progress or parallel.rank() > 0) as bar:
+        with tqdm(total=len(source) * len(views), desc="codes", unit="image", **bar_options(progress and parallel.rank() == 0)) as bar:
             for mirrored, move in views:
                 for gray, ab in _chunks(source, 256):
                     yield _seen(gray, mirrored, move), _seen(ab, mirrored, move)

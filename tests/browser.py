@@ -20,15 +20,19 @@ PATIENCE_SECONDS = 60
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-component-update"),
     *("--disable-background-networking", "--disable-extensions", "--hide-scrollbars", "--remote-debugging-pipe"),
+    *("--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),  # no other machine can be reached
 )
 KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowUp": 38, "ArrowDown": 40}
 
 
 class Browser:
-    """One headless browser with one page. Use it in a `with` statement.
+    """One headless browser with one page, which reaches no machine but this one. Use it in a `with` statement.
 
     Args:
         folder: where it keeps its profile.
+
+    Attributes:
+        requested: the addresses that pages asked for, in vain or not, since `call("Network.enable")`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,6 +49,7 @@ class Browser:
         os.close(command_read)
         os.close(answer_write)
         self._rest, self._number, self._session = b"", 0, ""
+        self.requested: list[str] = []
 
     def __enter__(self) -> Browser:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -76,10 +81,10 @@ class Browser:
                 found: dict[str, Any] = answer["result"]
                 return found
 
-    def open(self, path: Path, scripts: bool = True) -> None:
-        """Load a file and wait until it stands."""
+    def open(self, place: Path | str, scripts: bool = True) -> None:
+        """Load a file or an address and wait until it stands."""
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=place if isinstance(place, str) else place.resolve().as_uri())
         while self._read().get("method") != "Page.loadEventFired":
             pass
 
@@ -92,8 +97,8 @@ class Browser:
             self.call("Input.dispatchKeyEvent", type="keyUp", **facts)
 
     def value(self, script: str) -> Any:
-        """Return the value of a JavaScript expression."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """Return the value of a JavaScript expression; a promise is waited for."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -118,4 +123,7 @@ class Browser:
             self._rest += part
         message, self._rest = self._rest.split(b"\0", 1)
         answer: dict[str, Any] = json.loads(message)
+        facts = answer.get("params", {})
+        if answer.get("method") in ("Network.requestWillBeSent", "Network.webSocketCreated"):
+            self.requested.append(facts["url"] if "url" in facts else facts["request"]["url"])
         return answer

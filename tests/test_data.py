@@ -210,18 +210,6 @@ def test_a_folder_that_happens_to_hold_one_such_name_is_not_lfw(tmp_path: Path) 
 # --- Errors of loading ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loader", [data.load, data.load_lfw, data.load_folder, data.load_bundle])
-def test_an_absent_folder_a_file_and_an_empty_folder_are_data_errors(tmp_path: Path, loader: Callable[[Path], data.Photos]) -> None:
-    with pytest.raises(DataError, match="there is no such folder"):
-        loader(tmp_path / "nowhere")
-    (tmp_path / "file.txt").write_text("x")
-    with pytest.raises(DataError, match="a file, not a folder"):
-        loader(tmp_path / "file.txt")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="not the reference bundle" if loader is data.load_bundle else "the folder is empty"):
-        loader(tmp_path / "empty")
-
-
 def test_a_folder_without_pictures_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match=r"no photograph .* holds notes\.txt"):
@@ -265,20 +253,6 @@ def test_features_match_with_a_double_suffix(bundle: Path) -> None:
     (stored / "Cy_0001.npz").rename(stored / "Cy_0001.jpg.npz")
     write_lists(bundle, "train", ["faces/Cy_0001.jpg"], ["featslist/stored/Cy_0001.jpg.npz"])
     assert data.load_bundle(bundle, cache=None).features == [stored / "Cy_0001.jpg.npz"]
-
-
-def test_a_feature_file_that_is_absent_damaged_or_of_another_shape_is_a_data_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such feature file"):
-        data.read_feature(tmp_path / "x.npz")
-    (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 no archive")
-    with pytest.raises(DataError, match="cannot be read"):
-        data.read_feature(tmp_path / "x.npz")
-    np.savez(tmp_path / "x.npz", np.zeros((28, 28, 512), np.float32))
-    with pytest.raises(DataError, match=r"shape \(28, 28, 512\)"):
-        data.read_feature(tmp_path / "x.npz")
-    np.savez(tmp_path / "x.npz", np.array([{"a": "pickled object"}], dtype=object))
-    with pytest.raises(DataError, match="cannot be read"):
-        data.read_feature(tmp_path / "x.npz")
 
 
 def test_settings_that_cannot_be_used_are_config_errors(lfw: Path, bundle: Path) -> None:
@@ -325,12 +299,6 @@ def test_nothing_but_damaged_pictures_is_an_error_even_on_request(tmp_path: Path
     damage(tmp_path, "a.png")
     with pytest.raises(DataError, match="1 of 1"):
         data.load_folder(tmp_path, skip_bad=True)
-
-
-def test_a_link_to_nowhere_is_a_photograph_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(DataError, match=r"link\.png: there is no such file"):
-        data.load_folder(tmp_path)
 
 
 # --- The cache -----------------------------------------------------------------------------------------------------

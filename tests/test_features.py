@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -283,9 +282,9 @@ def test_features_on_disk_are_those_in_memory(sizes: tuple[int, ...], tmp_path: 
     found, same_mu, _ = code_table(network, parts, into=room)
     assert found is room and found.dtype == torch.float16
     assert torch.equal(found, expected) and torch.equal(mu, same_mu)
-    stored = torch.from_file(str(tmp_path / "new" / "f.features"), size=found.numel(), dtype=torch.float16)
-    assert torch.equal(stored.view_as(expected), expected)
-    assert (tmp_path / "new" / "f.features").stat().st_size == 2 * expected.numel()
+    if sys.platform == "linux":  # it lives in a file, which has no name any more
+        assert "f.features (deleted)" in Path("/proc/self/maps").read_text()
+        assert not list((tmp_path / "new").iterdir())
 
 
 @pytest.mark.parametrize("rows", [4, 6])
@@ -318,10 +317,12 @@ def test_training_keeps_many_features_in_a_file_and_learns_the_same(tmp_path: Pa
         mdn_fit=FitConfig(3, batch=4, shift=2),
     )
     expected = train_colorizer(recipe, source, source, folder=tmp_path / "memory", progress=False)
+    made: list[Path] = []
+    monkeypatch.setattr(train, "on_disk", lambda path, shape: (made.append(path), on_disk(path, shape))[1])
     monkeypatch.setattr(train, "IN_MEMORY", 0)
     found = train_colorizer(recipe, source, source, folder=tmp_path / "file", progress=False)
-    assert sorted(path.name for path in (tmp_path / "file").glob("*.features")) == ["training-0.features", "validation-0.features"]
-    assert not list((tmp_path / "memory").glob("*.features"))
+    assert made == [tmp_path / "file" / "training-0.features", tmp_path / "file" / "validation-0.features"]
+    assert os.name == "nt" or not list(tmp_path.rglob("*.features"))
     assert expected.mdn is not None and found.mdn is not None
     for one, two in zip(expected.mdn.parameters(), found.mdn.parameters()):
         assert torch.equal(one, two)
@@ -414,11 +415,6 @@ def weights_file(made_up: dict[str, Tensor], tmp_path_factory: pytest.TempPathFa
     path.unlink()  # 129 MB
 
 
-def hollow() -> dict[str, Tensor]:
-    """The published names and shapes, with one number behind each tensor, so that a file of them is small."""
-    return {name: torch.zeros(()).expand(shape) for name, shape in published_shapes().items()}
-
-
 @pytest.fixture(scope="module")
 def zhang(weights_file: Path) -> ZhangNet:
     return ZhangNet.from_published(weights_file)
@@ -482,11 +478,6 @@ def test_features_follow_the_photograph_and_refuse_another_shape(zhang: ZhangNet
     assert table.shape == (1, 512, 4, 4) and table.dtype == torch.float16 and bool(table.isfinite().all())
 
 
-def test_older_files_without_counters_load_too(tmp_path: Path) -> None:
-    torch.save({name: value for name, value in hollow().items() if not name.endswith("tracked")}, tmp_path / "old.pth")
-    assert not ZhangNet.from_published(tmp_path / "old.pth").state_dict()["model7.4.weight"].any()
-
-
 def test_a_name_with_a_hash_must_match_the_content(weights_file: Path, tmp_path: Path) -> None:
     start = hashlib.sha256(weights_file.read_bytes()).hexdigest()[:8]
     right, wrong = tmp_path / f"colors-{start}.pth", tmp_path / features_module.ZHANG_FILE
@@ -495,55 +486,6 @@ def test_a_name_with_a_hash_must_match_the_content(weights_file: Path, tmp_path:
     assert isinstance(ZhangNet.from_published(right), ZhangNet)
     with pytest.raises(CheckpointError, match=f"starts with {start}, its name says 9b330a0b"):
         ZhangNet.from_published(wrong)
-
-
-def test_a_file_that_is_absent_or_damaged_is_one_clear_error(weights_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no such file.*absent\.pth"):
-        ZhangNet.from_published(tmp_path / "absent.pth")
-    content = weights_file.read_bytes()
-    for name, damaged in {"cut.pth": content[:1_000_000], "empty.pth": b"", "text.pth": b"not weights"}.items():
-        (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=f"damaged.*{name}") as caught:
-            ZhangNet.from_published(tmp_path / name)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(CheckpointError, match="no such file"):
-        ZhangNet.from_published(tmp_path)
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    made_up = hollow()
-    other = {
-        "lacks model3.0.bias": {name: value for name, value in made_up.items() if name != "model3.0.bias"},
-        "unknown model9.weight": {**made_up, "model9.weight": torch.zeros(1)},
-        "another shape of model_out.weight": {**made_up, "model_out.weight": torch.zeros(2, 529, 1, 1)},
-        "holds no state_dict": [torch.zeros(2)],
-        "holds no state_dict ": {"epoch": 3},
-    }
-    for told, state in other.items():
-        torch.save(state, tmp_path / "other.pth")
-        with pytest.raises(CheckpointError, match=told.strip()):
-            ZhangNet.from_published(tmp_path / "other.pth")
-
-
-class Harmful:
-    """What a malicious file could hold: unpickling it would make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
-def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
-    trace = tmp_path / "was-run"
-    torch.save({"model1.0.weight": Harmful(trace)}, tmp_path / "harmful.pth")
-    with open(tmp_path / "plain.pth", "wb") as opened:
-        pickle.dump(Harmful(trace), opened, protocol=2)
-    for name in ("harmful.pth", "plain.pth"):
-        with pytest.raises(CheckpointError, match="damaged"):
-            ZhangNet.from_published(tmp_path / name)
-        assert not trace.exists()
 
 
 # --- stored features ---

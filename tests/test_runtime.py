@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import random
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -16,6 +17,7 @@ from divcolor_lib.errors import ConfigError
 from divcolor_lib.runtime import (
     Runtime,
     autocast,
+    bar_options,
     best_precision,
     contract,
     cpu_has_fast_bf16,
@@ -266,6 +268,26 @@ def test_evaluating_a_batch_leaves_running_statistics_and_random_numbers_alone()
     assert torch.equal(torch.get_rng_state(), state)
     net(batch)
     assert not torch.equal(net[2][0].running_mean, statistics), "the same batch in train mode must move them"
+
+
+# --- progress bars ---
+
+
+def test_a_bar_is_hidden_on_request_and_else_left_to_the_environment() -> None:
+    assert bar_options(False) == {"disable": True}
+    assert bar_options(True) == {}
+
+
+def test_no_bar_of_the_library_overrides_the_environment() -> None:
+    """`disable` written at a bar, as `disable=not progress`, would win over TQDM_DISABLE."""
+    calls = [
+        node
+        for path in Path(module.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tqdm"
+    ]
+    assert len(calls) >= 8
+    assert not [ast.unparse(call) for call in calls for keyword in call.keywords if keyword.arg == "disable"]
 
 
 # --- machine ---

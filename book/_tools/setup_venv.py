@@ -76,18 +76,21 @@ def make_venv(python):  # type: (Path) -> None
 
 
 def install(python):  # type: (Path) -> None
-    """Install the requirements, then the package itself in place. OpenCV without its window code where the system lacks libGL."""
-    pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    headless = run(*pip, "show", "--quiet", "opencv-python-headless").returncode == 0
+    """Install the requirements, then the package itself in place."""
     print("Installing requirements.txt into .venv; the first time takes some minutes ...", flush=True)
+    install_all(python, (ROOT / "requirements.txt").read_text(encoding="utf-8"))
+
+
+def install_all(python, requirements):  # type: (Path, str) -> None
+    """Install requirements given as text, then the package. OpenCV without its window code where the system lacks libGL."""
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    headless = run(*pip, "show", "--quiet", "opencv-python-headless").returncode == 0
     install_text(pip, without_a_display(requirements) if headless else requirements)
     if not headless and run(python, "-c", "import cv2").returncode:
         print("import cv2 fails here, as it does without libGL: taking opencv-python-headless instead.", flush=True)
         check(run(*pip, "uninstall", "--yes", "--quiet", "opencv-python"))
         install_text(pip, without_a_display(requirements))
-    imported = run(python, "-c", "import cv2, torch")
-    check(imported)
+    check(run(python, "-c", "import cv2, torch"))
     check(run(*pip, "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", ROOT))
 
 

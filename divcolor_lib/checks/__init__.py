@@ -116,12 +116,6 @@ class Trial:
             self.stop("your function returns None; a `return` is missing")
         return result
 
-    def value(self, answer: Any) -> Any:
-        """Return an answer that is a value and no function; end the check if it is still `...`."""
-        if answer is ...:
-            self._stub("the answer")
-        return answer
-
     def _stub(self, what: str) -> None:
         """End the check: nothing was written yet, or, after other lines, a part of the answer is missing."""
         self.untouched = not self.lines

@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 
 from book._tools import mutate
-from book._tools.mutate import MUTATIONS, Mutation, apply, copy_of_the_tree, failures, judge, notices
+from book._tools.mutate import (
+    BREACHES,
+    MUTATIONS,
+    Breach,
+    Mutation,
+    apply,
+    copy_of_the_tree,
+    failures,
+    judge,
+    judge_breach,
+    notices,
+    proves,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGN = Mutation("the sign", "01_toy", "toy", "return x", "return -x")
@@ -86,14 +98,58 @@ def test_the_copy_lacks_checkpoints_and_ignored_files_and_the_original_stays(tmp
 
 def test_a_chapter_that_is_not_run_is_a_failure_and_is_not_noticed(tmp_path: Path) -> None:
     root = tree(tmp_path, LOAD)
-    assert failures("02_absent", root) == ["no cell was run"]
-    assert not notices(["no cell was run"]) and not notices([])
+    assert failures("02_absent", root) == ["nothing was run"]
+    assert not notices(["nothing was run"]) and not notices([])
 
 
 def test_a_fault_that_fits_nowhere_is_an_error(tmp_path: Path) -> None:
     root = tree(tmp_path, LOAD)
     with pytest.raises(ValueError, match="0 times"):
         apply(Mutation("", "01_toy", "toy", "return y", ""), root)
+
+
+# --- promises ---
+
+PROMISE = "from divcolor_lib.toy import same\n\ndef test_it():\n    {}\n\ndef test_other():\n    assert same(2) == 2\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "new", "noticed"),
+    [
+        ("assert same(2) == 2", "return -x", True),
+        ("'abc'[same(2)]\n    'abcdef'[same(2) + 2]\n    {2: 1}[same(2)]", "return -x", True),
+        ("assert same(0) == 0", "return -x", False),
+        ("assert same(2) == 2", "return y", False),
+        ("import divcolor_lib.toy\n    assert same(2) == 2", "import absent", False),
+        ("assert same(2) == 2", "return (", False),
+    ],
+    ids=["an assertion", "another error", "another test alone", "an unknown name", "an unknown module", "no Python"],
+)
+def test_only_the_named_test_counts_and_the_broken_file_must_be_python(tmp_path: Path, body: str, new: str, noticed: bool) -> None:
+    root = tree(tmp_path)
+    (root / "test_promise.py").write_text(PROMISE.format(body))
+    breach = Breach("the sign", "test_promise.py::test_it", "divcolor_lib/toy.py", "return x", new)
+    assert judge_breach(breach, root)[0] is noticed
+    assert "return x" in (root / "divcolor_lib" / "toy.py").read_text()
+
+
+def test_a_test_that_is_not_there_or_is_skipped_proves_nothing(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    (root / "test_promise.py").write_text("import pytest\n\ndef test_it():\n    pytest.skip('not here')\n")
+    for name in ("test_it", "test_absent"):
+        assert not judge_breach(Breach("", f"test_promise.py::{name}", "divcolor_lib/toy.py", "return x", "return -x"), root)[0]
+    assert not proves([]) and not proves([("error", "E  AssertionError")]) and proves([("failure", "E  AssertionError")])
+
+
+@pytest.mark.parametrize("breach", BREACHES, ids=lambda breach: breach.what)
+def test_every_breach_fits_the_repository_as_it_is(breach: Breach) -> None:
+    assert (ROOT / breach.file).read_text(encoding="utf-8").count(breach.old) == 1
+    assert breach.new != breach.old
+
+
+def test_at_least_ten_promises_are_broken_and_no_fault_twice() -> None:
+    assert len({(breach.file, breach.old) for breach in BREACHES}) == len(BREACHES) >= 10
+    assert len({breach.what for breach in BREACHES}) == len(BREACHES)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.what)

@@ -36,8 +36,8 @@ def test_an_old_python_can_read_the_script() -> None:
 def test_the_headless_requirements_hold_one_opencv_only() -> None:
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     headless = setup_venv.without_a_display(text)
-    assert [line for line in headless.splitlines() if line.startswith("opencv")] == ["opencv-python-headless>=4.8"]
-    assert [line for line in text.splitlines() if line.startswith("opencv")] == ["opencv-python>=4.8"]
+    assert [line for line in headless.splitlines() if line.startswith("opencv")] == ["opencv-python-headless>=4.8.0.76"]
+    assert [line for line in text.splitlines() if line.startswith("opencv")] == ["opencv-python>=4.8.0.76"]
     assert setup_venv.without_a_display(headless) == headless
 
 
