@@ -22,7 +22,7 @@ book: venv  ## build the book from a clean folder; any warning is an error
 test: venv  ## run every check: library, style, notebooks, book
 	@$(BIN)/python -m pytest
 
-soak: venv  ## the checks that take many minutes: thousands of broken files for every reader
+soak: venv  ## the checks that take an hour: thousands of broken files, a hundred kills
 	@$(BIN)/python -m pytest tests/soak -m soak
 
 versions: venv  ## run the library's tests with the oldest and the newest versions; fetches gigabytes (OLDEST=, NEWEST=: the two Pythons)
