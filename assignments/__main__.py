@@ -1,0 +1,127 @@
+"""Make and grade the assignments: `python -m assignments make | grade | leaks`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from assignments._tools import build, grade, leaks
+from assignments._tools.confine import BoxError, Limits
+from assignments._tools.source import FOLDER, Assignment, load, names
+from divcolor_lib.errors import DivcolorError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command; return 0, 1 if a check found something, or 2 if it could not be carried out."""
+    options = _parser().parse_args(arguments)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the tests are small, and the submissions need the other processors
+    try:
+        command: int = options.command(options)
+        return command
+    except (DivcolorError, BoxError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _make(options: argparse.Namespace) -> int:
+    stale = 0
+    for name in options.assignment or names():
+        files = build.build(load(name), options.seed)
+        if options.check:
+            student = {path: text for path, text in files.items() if path.startswith("student/")}
+            differ = [path for path, text in student.items() if not _is(FOLDER / path, text)]
+            print("".join(f"{path} is not what its source makes; run make assignments\n" for path in differ), end="")
+            stale |= bool(differ)
+        else:
+            build.write(files)
+            print("".join(f"assignments/{path}\n" for path in files), end="")
+    return stale
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+def _grade(options: argparse.Namespace) -> int:
+    assignment = load(options.assignment)
+    marks = grade.read_marks(options.marks, assignment) if options.marks else None
+    limits = _limits(assignment, options)
+    results = grade.grade(
+        assignment,
+        grade.find(options.submissions, assignment.name),
+        options.seed,
+        options.out,
+        limits,
+        options.task,
+        options.unsafe,
+        options.jobs,
+        marks,
+        say=lambda line: print(line, flush=True),
+    )
+    for result in results:
+        for flag in result["flags"]:
+            print(f"look at {result['student']}: {flag}")
+    print(f"{len(results)} submissions; see {options.out / 'grades.csv'}")
+    return 0
+
+
+def _limits(assignment: Assignment, options: argparse.Namespace) -> Limits:
+    """Return what the command line says, else what the source says, else what is usual."""
+    usual = {"seconds": Limits.seconds, "part_seconds": Limits.part_seconds, "memory_mb": Limits.memory_bytes >> 20}
+    said = {name: getattr(options, name) for name in usual if getattr(options, name) is not None}
+    chosen = usual | assignment.limits | said
+    return Limits(chosen["seconds"], chosen["part_seconds"], int(chosen["memory_mb"]) * 2**20)
+
+
+def _leaks(options: argparse.Namespace) -> int:
+    assignments = [load(name) for name in names()]
+    found = [f"{folder}: {complaint}" for folder in options.folders for complaint in leaks.in_folder(folder, assignments)]
+    print("\n".join(found) or "nothing secret found")
+    return 1 if found else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m assignments", description="Make and grade the assignments of the course.")
+    commands = parser.add_subparsers(required=True)
+    make = commands.add_parser("make", help="make student notebook, autograder, solution and rubric from the source")
+    make.add_argument("assignment", nargs="*", help="number or name; default: all")
+    make.add_argument("--seed", required=True, help="your secret: any word; hidden tests draw their inputs from it")
+    make.add_argument("--check", action="store_true", help="write nothing; fail if a committed student notebook differs")
+    make.set_defaults(command=_make)
+    one = commands.add_parser("grade", help="grade submissions")
+    one.add_argument("submissions", type=Path, help="a folder of notebooks, a folder of folders, or one notebook")
+    one.add_argument("--assignment", required=True, help="number or name")
+    one.add_argument("--seed", required=True, help="the seed of `make`")
+    one.add_argument("--out", type=Path, required=True, help="folder for grades, feedback and results")
+    one.add_argument("--task", default="", help="regrade this task only, keep all others")
+    one.add_argument("--marks", type=Path, help="points that a person gave (default: OUT/by_hand.csv, where it exists)")
+    one.add_argument("--seconds", type=_positive, help="for one submission; default: as the assignment says")
+    one.add_argument("--part-seconds", type=_positive, help="for a cell or a part of a task; default: as the assignment says")
+    one.add_argument("--memory-mb", type=_positive, help="beyond Python and torch; default: as the assignment says")
+    one.add_argument("--jobs", type=int, default=1, help="submissions at a time (default: %(default)s)")
+    one.add_argument(
+        "--unsafe", action="store_true", help="run submissions without confinement: they can read, change and delete what you can"
+    )
+    one.set_defaults(command=_grade)
+    look = commands.add_parser("leaks", help="look for solutions and hidden tests in folders, such as the built book")
+    look.add_argument("folders", nargs="+", type=Path)
+    look.set_defaults(command=_leaks)
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
