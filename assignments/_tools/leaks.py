@@ -30,7 +30,7 @@ from book._tools.notebooks import Notebook, read, text_of
 
 ROOT = FOLDER.parent
 MARKS = ("BEGIN SOLUTION", "END SOLUTION", "BEGIN HIDDEN", "END HIDDEN", "# stub:")
-SHORTEST = 18
+SHORTEST = 14
 CELL_KEYS = frozenset({"nbgrader", "tags", "cellView"})
 FACT_KEYS = frozenset({"grade", "grade_id", "locked", "points", "schema_version", "solution", "task", "cell_type", "checksum"})
 NOTEBOOK_KEYS = frozenset({"kernelspec", "language_info"})

@@ -155,12 +155,17 @@ class Performance:
             if answer.get("at") in self._cells:
                 at = answer["at"]
             if answer.get("error"):
-                self.notes[at] = f"cell {at} raises {str(answer['error'])[:500]}"
+                self.notes[at] = f"{self._named(at)} raises {str(answer['error'])[:500]}"
 
         problem = self._converse({"cells": self._cells}, [], take, each=True)
         if problem:
-            self.notes[at] = f"cell {at} was left out: {problem}"
+            self.notes[at] = f"{self._named(at)} was left out: {problem}"
             self._cells.pop(at, None)
+
+    def _named(self, number: str) -> str:
+        """Return a cell's number, counted from the top, and how it begins."""
+        lines = [line.strip() for line in self._cells.get(number, "").splitlines() if line.strip()]
+        return f"cell {number} (`{lines[0][:50]}`)" if lines else f"cell {number}"
 
     def _converse(
         self, message: dict[str, Any], parts: list[bytes], take: Callable[[dict[str, Any], list[bytes]], None], each: bool = False

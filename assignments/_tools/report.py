@@ -41,6 +41,7 @@ def feedback(assignment: Assignment, result: dict[str, Any]) -> str:
     ]
     for task in result["tasks"].values():
         body += _task(task)
+    body.append("<p>Cells are counted from the top of the notebook, those with text too.</p>")
     return "\n".join(
         [
             "<!DOCTYPE html>",

@@ -160,17 +160,17 @@ def _changed(code: str, *changes: tuple[str, str]) -> str:
 _DARK = "light = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)"
 
 MISTAKES = [
-    Mistake("lab", "the sRGB curve is not undone", _changed(_LAB, (_DARK, "light = rgb")), 6, "0.5 is a code, not half of the light"),
-    Mistake("lab", "the power 2.2 for the sRGB curve", _changed(_LAB, (_DARK, "light = rgb ** 2.2")), 6, "power 2.2"),
+    Mistake("lab", "the sRGB curve is not undone", _changed(_LAB, (_DARK, "light = rgb")), 3, "0.5 is a code, not half of the light"),
+    Mistake("lab", "the power 2.2 for the sRGB curve", _changed(_LAB, (_DARK, "light = rgb ** 2.2")), 3, "power 2.2"),
     Mistake(
         "lab",
         "the cube root everywhere",
         _changed(_LAB, ("torch.where(share > DELTA**3, share ** (1 / 3), share / (3 * DELTA**2) + 4 / 29)", "share ** (1 / 3)")),
-        11,
+        10,
         "black becomes -16",
     ),
-    Mistake("lab", "not divided by white", _changed(_LAB, (" / M.sum(1)", "")), 3, "not divided by those of white"),
-    Mistake("lab", "the sign of a", _changed(_LAB, ("500 * (fx - fy)", "500 * (fy - fx)")), 6, "a has the wrong sign"),
+    Mistake("lab", "not divided by white", _changed(_LAB, (" / M.sum(1)", "")), 0, "not divided by those of white"),
+    Mistake("lab", "the sign of a", _changed(_LAB, ("500 * (fx - fy)", "500 * (fy - fx)")), 3, "a has the wrong sign"),
     Mistake(
         "lab",
         "the argument is changed in place",
