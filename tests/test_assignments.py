@@ -434,7 +434,7 @@ def test_in_a_notebook_hidden_tests_give_points_as_nbgrader_counts_them(capsys: 
         live.points(space, "1_lab", "test-smooth", SEED)
 
 
-@pytest.mark.parametrize("seed", ["one", "two"])
+@pytest.mark.parametrize("seed", ["another seed"])
 def test_marks_do_not_depend_on_the_seed(seed: str) -> None:
     assignment = source.load(1)
     solution = exam.solution_of(assignment)

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 INSIDE = Path(__file__).resolve().parent / "inside"
 START_SECONDS = 120
 STOP_SECONDS = 20
+PATIENCE = 4
 SCRATCH_BYTES = 64 * 2**20
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/nix/store")
 SETTINGS = ("/etc/ld.so.cache", "/etc/localtime")
@@ -52,7 +53,8 @@ class Limits:
 
     Attributes:
         seconds: for everything together, on the clock.
-        part_seconds: for one cell, and for the calls of one part of a task.
+        part_seconds: of the processor, for one cell, and for the calls of one part of a task. On the clock `PATIENCE` times as many,
+            so that a busy machine fails nobody.
         memory_bytes: above what Python and torch take by themselves.
     """
 
@@ -167,6 +169,7 @@ class Box:
         message = {
             "memory_bytes": limits.memory_bytes,
             "cpu_seconds": max(1, int(limits.seconds)),
+            "part_seconds": limits.part_seconds,
             "forbidden": list(forbidden),
             "strict": self.way != "unsafe",
         }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from assignments._tools import exam
-from assignments._tools.confine import Box, Limits
+from assignments._tools.confine import PATIENCE, Box, Limits
 from assignments._tools.exam import Outcome, Part
 from assignments._tools.inside import plain
 from assignments._tools.source import Assignment, grade_id, is_demo, is_test, runnable
@@ -178,7 +178,7 @@ class Performance:
         assert self._channel is not None
         try:
             deadline = self._deadline()
-            self._channel.settimeout(self._limits.part_seconds)
+            self._channel.settimeout(PATIENCE * self._limits.part_seconds)
             plain.send(self._channel, message, parts)
             while True:
                 answer, more = plain.receive(self._channel, deadline)
@@ -189,14 +189,17 @@ class Performance:
                 take(answer, more)
                 deadline = self._deadline() if each else deadline
         except TimeoutError:
-            return self._died(f"it did not end within {self._limits.part_seconds:g} seconds" if not self.over else "the time was used up")
+            return self._died(self._too_long() if not self.over else "the time was used up")
         except (EOFError, ConnectionError):
             return self._died("")
         except plain.NotPlain as error:
             return self._died(f"it wrote into the channel of its results ({error})")
 
     def _deadline(self) -> float:
-        return min(self._end, time.monotonic() + self._limits.part_seconds)
+        return min(self._end, time.monotonic() + PATIENCE * self._limits.part_seconds)
+
+    def _too_long(self) -> str:
+        return f"it did not end within {self._limits.part_seconds:g} seconds"
 
     def _died(self, reason: str) -> str:
         assert self._channel is not None
@@ -207,8 +210,8 @@ class Performance:
             return reason
         if os.WIFSIGNALED(status) and status >= 0:
             number = os.WTERMSIG(status)
-            if number == signal.SIGXCPU:
-                return "it used up its time on the processor"
+            if number in (signal.SIGPROF, signal.SIGXCPU):
+                return self._too_long()
             return (
                 f"it was ended by the signal {signal.Signals(number).name}"
                 if number != signal.SIGKILL

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
+from assignments._tools import leaks, source
 from book._tools.notebooks import toc_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,12 @@ def test_the_launch_button_opens_the_file_in_this_repository(pages: dict[str, Pa
         buttons = [link for link in page.links if link.startswith("https://colab.research.google.com/")]
         chapter = (ROOT / f"{name}.ipynb").is_file()
         assert buttons[:1] == ([f"{base}/blob/{repository['branch']}/{name}.ipynb"] if chapter else [])
+
+
+def test_no_solution_and_no_hidden_test_of_an_assignment_is_in_the_built_book(site: Path) -> None:
+    assignments = [source.load(name) for name in source.names()]
+    assert assignments and leaks.in_folder(site, assignments) == []
+    assert not [path for path in site.rglob("*") if path.name in ("source.ipynb", "mistakes.py", "autograder.ipynb", "rubric.md")]
 
 
 def test_formulas_need_no_network(site: Path) -> None:

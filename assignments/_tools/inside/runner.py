@@ -222,9 +222,13 @@ def attempt(channel: socket.socket, limits: dict[str, Any]) -> NoReturn:
         namespace.update(display=lambda *_, **__: None, __builtins__=builtins)
         while True:
             message, parts = plain.receive(channel)
+            # The signal of this timer, which counts processor time, ends the process unless it is caught or put off; then the
+            # other side's clock does.
+            signal.setitimer(signal.ITIMER_PROF, limits["part_seconds"])
             if "cells" in message:
                 for number in message["cells"]:
                     plain.send(channel, {"at": number})
+                    signal.setitimer(signal.ITIMER_PROF, limits["part_seconds"])
                     plain.send(channel, {"at": number, "error": run_cell(message["cells"][number], f"<cell {number}>", namespace)})
             else:
                 with given(message["given"], message["names"], namespace):
