@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import csv
+import functools
 import html.parser
 import io
 import json
@@ -34,13 +34,13 @@ from divcolor_lib.errors import ConfigError, DataError
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="submissions run on Linux")
 
 SEED = "secret-of-the-tests"
-NAME = "1_lab"
+NAME = "1_lab"  # on which all is tried that does not depend on the assignment
 ASSIGNMENT = source.load(NAME)
-MISTAKES = mistakes_of(NAME)
 DIFFERENT = different_solutions(NAME)
-AUTOMATIC = [task.name for task in ASSIGNMENT.tasks if not task.by_hand]
+MISTAKES = [(name, mistake) for name in source.names() for mistake in mistakes_of(name)]
+LIMITS = Limits(seconds=120, part_seconds=8, memory_bytes=512 * 2**20)
 # Short, so that what hangs costs little; right answers need a fraction.
-LIMITS = Limits(seconds=90, part_seconds=2, memory_bytes=512 * 2**20)
+SHORT = Limits(seconds=90, part_seconds=1.5, memory_bytes=512 * 2**20)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,22 +61,12 @@ def way() -> str:
 
 def handed_in(answers: Mapping[str, str], cells: Sequence[str] = (), words: str = "") -> Notebook:
     """The student's notebook with answers to some tasks, further cells at the top, and words."""
-    notebook = copy.deepcopy(build.student_notebook(ASSIGNMENT))
-    for cell in notebook["cells"]:
-        name = source.grade_id(cell)
-        if name.removeprefix("solution-") in answers:
-            cell["source"] = answers[name.removeprefix("solution-")]
-        if source.is_answer(cell) and words:
-            cell["source"] = words
+    notebook = build.answered(ASSIGNMENT, answers, words)
     for code in reversed(cells):
         notebook["cells"].insert(
             1, {"cell_type": "code", "id": "own", "metadata": {}, "source": code, "outputs": [], "execution_count": None}
         )
     return notebook
-
-
-def mistakes_of_task(task: str) -> list[Mistake]:
-    return [mistake for mistake in MISTAKES if mistake.task == task]
 
 
 def lines_of(result: Result, task: str) -> str:
@@ -91,27 +81,56 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("graded")
 
 
+Graded = Callable[[str], dict[str, Result]]
+
+
 @pytest.fixture(scope="module")
-def results(way: str, out: Path) -> dict[str, Result]:
-    """One submission with all the different right answers; one with the first mistake of every task, one with the second, ..."""
-    rounds = max(len(mistakes_of_task(task)) for task in AUTOMATIC)
-    submissions = [Submission("different", handed_in(DIFFERENT, words="Dust."))]
-    for number in range(rounds):
-        chosen = {task: known[number].code for task in AUTOMATIC if number < len(known := mistakes_of_task(task))}
-        submissions.append(Submission(f"wrong {number}", handed_in(DIFFERENT | chosen)))
-    graded = grade.grade(ASSIGNMENT, submissions, SEED, out, LIMITS, jobs=2)
-    return {result["student"]: result for result in graded}
+def graded(way: str, out: Path) -> Graded:
+    """Grade, once for each assignment, the different right answers, the first mistake of every task, the second, and so on."""
+
+    @functools.lru_cache
+    def of(name: str) -> dict[str, Result]:
+        assignment, different = source.load(name), different_solutions(name)
+        submissions = [Submission("different", build.answered(assignment, different, "Dust."))]
+        for number in range(max(places(name).values()) + 1):
+            chosen = {mistake.task: mistake.code for mistake in mistakes_of(name) if places(name)[mistake.task, mistake.what] == number}
+            submissions.append(Submission(f"wrong {number}", build.answered(assignment, different | chosen)))
+        results = grade.grade(assignment, submissions, SEED, out / name, LIMITS, jobs=2)
+        return {result["student"]: result for result in results}
+
+    return of
 
 
-@pytest.mark.parametrize("task", AUTOMATIC)
-def test_a_right_answer_in_other_words_gets_all_points(task: str, results: dict[str, Result]) -> None:
-    assert results["different"]["tasks"][task]["earned"] == ASSIGNMENT.task(task).points, lines_of(results["different"], task)
-    assert not results["different"]["flags"] and not results["different"]["notes"]
+@functools.lru_cache
+def places(name: str) -> dict[tuple[str, str], int]:
+    """The number of each mistake among those of its task."""
+    seen: dict[str, int] = {}
+    found = {}
+    for mistake in mistakes_of(name):
+        found[mistake.task, mistake.what] = seen.setdefault(mistake.task, 0)
+        seen[mistake.task] += 1
+    return found
 
 
-@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: f"{mistake.task}: {mistake.what}")
-def test_a_typical_mistake_gets_its_marks_and_is_named(mistake: Mistake, results: dict[str, Result]) -> None:
-    result = results[f"wrong {mistakes_of_task(mistake.task).index(mistake)}"]
+@pytest.fixture
+def results(graded: Graded) -> dict[str, Result]:
+    return graded(NAME)
+
+
+@pytest.mark.parametrize("name", source.names())
+def test_right_answers_in_other_words_get_all_points(name: str, graded: Graded) -> None:
+    result = graded(name)["different"]
+    lost = {
+        task: lines_of(result, task)
+        for task, facts in result["tasks"].items()
+        if not facts["by_hand"] and facts["earned"] < facts["points"]
+    }
+    assert not lost and not result["flags"] and not result["notes"]
+
+
+@pytest.mark.parametrize(("name", "mistake"), MISTAKES, ids=[f"{name}-{mistake.task}-{mistake.what}" for name, mistake in MISTAKES])
+def test_a_typical_mistake_gets_its_marks_and_is_named(name: str, mistake: Mistake, graded: Graded) -> None:
+    result = graded(name)[f"wrong {places(name)[mistake.task, mistake.what]}"]
     told = lines_of(result, mistake.task)
     assert result["tasks"][mistake.task]["earned"] == mistake.points, told
     assert re.search(mistake.told, told), told
@@ -125,7 +144,7 @@ def test_a_mistake_is_not_punished_twice(results: dict[str, Result]) -> None:
 
 
 def test_the_table_has_a_line_for_each_student(results: dict[str, Result], out: Path) -> None:
-    rows = list(csv.DictReader((out / "grades.csv").read_text(encoding="utf-8").splitlines()))
+    rows = list(csv.DictReader((out / NAME / "grades.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["student"] for row in rows] == list(results)
     first = rows[0]
     assert (first["total"], first["out of"], first["lab"], first["words"], first["complete"]) == ("90", "100", "15", "", "no")
@@ -152,7 +171,7 @@ class Page(html.parser.HTMLParser):
 
 
 def test_feedback_is_one_accessible_page_without_scripts(results: dict[str, Result], out: Path) -> None:
-    pages = sorted((out / "feedback").glob("*.html"))
+    pages = sorted((out / NAME / "feedback").glob("*.html"))
     assert len(pages) == len(results)
     for path in pages:
         page = Page(path.read_text(encoding="utf-8"))
@@ -179,7 +198,7 @@ def test_feedback_shows_what_a_student_wrote_as_text() -> None:
 
 
 def test_feedback_tells_the_hidden_test_s_findings_and_no_test(results: dict[str, Result], out: Path) -> None:
-    text = (out / "feedback" / f"{grade.file_name('wrong 0')}.html").read_text(encoding="utf-8")
+    text = (out / NAME / "feedback" / f"{grade.file_name('wrong 0')}.html").read_text(encoding="utf-8")
     assert "0.5 is a code, not half of the light" in text and report.ONCE in text
     assert "exam." not in text and SEED not in text
 
@@ -189,7 +208,7 @@ def test_feedback_tells_the_hidden_test_s_findings_and_no_test(results: dict[str
 
 def test_one_task_is_graded_again_and_all_others_stay(results: dict[str, Result], out: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    shutil.copytree(out, again)
+    shutil.copytree(out / NAME, again)
     submission = Submission("wrong 0", handed_in({"smooth": DIFFERENT["smooth"]}, words="New words."))
     (graded,) = grade.grade(ASSIGNMENT, [submission], SEED, again, LIMITS, only="smooth")
     assert graded["tasks"]["smooth"]["earned"] == 7
@@ -205,7 +224,7 @@ def test_one_task_is_graded_again_and_all_others_stay(results: dict[str, Result]
 
 def test_marks_given_by_hand_enter_and_are_never_lost(results: dict[str, Result], out: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    shutil.copytree(out, again)
+    shutil.copytree(out / NAME, again)
     sheet = again / "by_hand.csv"
     assert "different,words,,10," in sheet.read_text(encoding="utf-8")
     sheet.write_text(
@@ -399,7 +418,7 @@ def harm(way: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             Submission("cells", handed_in({"lab": DIFFERENT["lab"]}, BEFORE_ALL)),
             Submission("patches", handed_in(PATCHED, [PATCH, call, SPY.format(seed=SEED, folders=[str(source.FOLDER), str(folder)])])),
         ]
-        graded = grade.grade(ASSIGNMENT, submissions, SEED, tmp_path_factory.mktemp("out"), LIMITS, jobs=2)
+        graded = grade.grade(ASSIGNMENT, submissions, SEED, tmp_path_factory.mktemp("out"), SHORT, jobs=2)
         server.settimeout(0.05)
         try:
             server.accept()
@@ -413,7 +432,7 @@ def harm(way: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("task", "told"),
     [
-        ("lab", "did not end within 2 seconds"),
+        ("lab", "did not end within 1.5 seconds"),
         ("back", r"ended the process, as `os\._exit`"),
         ("gamut", "more memory than is allowed"),
         ("bins", "PermissionError"),
@@ -605,7 +624,7 @@ def test_limits_come_from_the_command_then_the_source() -> None:
 def test_a_submission_that_used_up_its_time_gets_what_it_earned_before(way: str, tmp_path: Path) -> None:
     answers = {"lab": DIFFERENT["lab"], "back": HOSTILE["lab"].replace("rgb_to_lab(rgb)", "lab_to_rgb(lab)"), "loss": DIFFERENT["loss"]}
     began = time.monotonic()
-    (result,) = grade.grade(ASSIGNMENT, [Submission("slow", handed_in(answers))], SEED, tmp_path, Limits(6, 30, 512 * 2**20))
+    (result,) = grade.grade(ASSIGNMENT, [Submission("slow", handed_in(answers))], SEED, tmp_path, Limits(5, 30, 512 * 2**20))
     assert time.monotonic() - began < 60
     assert result["tasks"]["lab"]["earned"] == 15 and report.total(result) == 15
     assert "the time was used up" in lines_of(result, "back") and "used up before" in lines_of(result, "loss")

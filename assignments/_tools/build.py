@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from assignments._tools.source import (
     END_HIDDEN,
     END_SOLUTION,
     FOLDER,
+    TEST,
     Assignment,
+    grade_id,
     is_answer,
     is_solution,
     is_test,
@@ -127,6 +129,23 @@ def _made(assignment: Assignment, change: Any) -> Notebook:
             metadata["nbgrader"]["checksum"] = checksum(made)
         cells.append(made)
     return {"cells": cells, "metadata": {"kernelspec": KERNEL, "language_info": LANGUAGE}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def answered(assignment: Assignment, answers: Mapping[str, str], words: str = "") -> Notebook:
+    """Return a student's notebook with code in the first solution cell of some tasks, by name, and words in every answer."""
+    notebook = student_notebook(assignment)
+    waiting: list[dict[str, Any]] = []
+    for cell in notebook["cells"]:
+        if is_solution(cell):
+            waiting.append(cell)
+        elif is_answer(cell):
+            cell["source"] = words or cell["source"]
+        elif is_test(cell):
+            if code := answers.get(grade_id(cell).removeprefix(TEST)):
+                for number, own in enumerate(waiting):
+                    own["source"] = "" if number else code
+            waiting = []
+    return notebook
 
 
 def checksum(cell: dict[str, Any]) -> str:
