@@ -333,7 +333,7 @@ import os, shutil
 def smooth(p, centers, sigma):
     for top in ("/inside", "/course", "/etc", {folder!r}):
         shutil.rmtree(top, ignore_errors=True)
-    for path in ("/tmp/own", {folder!r} + "/precious", "/course/divcolor_lib/new.py", "/new"):
+    for path in ("own", {folder!r} + "/precious", "/course/divcolor_lib/new.py", "/new"):
         try:
             open(path, "w").write("gone")
         except OSError:
@@ -527,10 +527,10 @@ found = {
     "packages": refused(lambda: open("/packages/0/new.py", "w")),
     "root": refused(lambda: open("/new", "w")),
     "outside": refused(lambda: os.listdir(REPOSITORY)),
-    "file": refused(lambda: open("/tmp/large", "wb").write(bytes(17 * 2**20))),
+    "file": refused(lambda: open("large", "wb").write(bytes(17 * 2**20))),
     "memory": refused(lambda: bytearray(600 * 2**20)),
 }
-with open("/tmp/own", "w") as file:
+with open("own", "w") as file:
     found["own"] = file.write("mine")
 thread = threading.Thread(target=lambda: found.update(thread=True))
 thread.start()

@@ -67,7 +67,9 @@ def uses_earlier(assignment: Assignment, task: str, cells: Cells) -> bool:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         for node in tree.body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in others:
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign)):
+                continue
+            if not isinstance(node, ast.Assign) and node.name in others:
                 continue
             if any(isinstance(inner, ast.Name) and inner.id in before for inner in ast.walk(node)):
                 return True
