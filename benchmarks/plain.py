@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import Dataset, default_collate
 
 from divcolor_lib.bins import Bins
-from divcolor_lib.cvae import ReferenceCVAE
+from divcolor_lib.cvae import CVAE, ReferenceCVAE
+from divcolor_lib.losses import reference_cvae_loss
 
 FloatArray = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -82,6 +83,36 @@ def read_item(path: Path, search: NearestLevels) -> Item:
 def read_batch(paths: Sequence[Path], search: NearestLevels) -> Item:
     """Read photographs one by one and stack them: tensors with a batch axis."""
     return Item(*default_collate([tuple(read_item(path, search)) for path in paths]))
+
+
+class Files(Dataset[tuple[FloatArray, ...]]):
+    """The published data set: every photograph is read, converted and searched anew each time it is asked for."""
+
+    def __init__(self, paths: Sequence[Path], search: NearestLevels) -> None:
+        self.paths, self.search = paths, search
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[FloatArray, ...]:
+        """Return the fields of an `Item`."""
+        return tuple(read_item(self.paths[index], self.search))
+
+
+def published_step(cvae: CVAE, optimizer: torch.optim.Optimizer, item: Item, device: torch.device) -> float:
+    """Take one training step of the CVAE as the published loop does, and return the loss: float32, plain layout, the loss read back.
+
+    Args:
+        item: a batch as the loader gives it, tensors on the host.
+    """
+    gray, ab, weights = (torch.as_tensor(field).to(device) for field in (item.gray, item.ab, item.weights))
+    painted, mu, logvar = cvae(ab, gray)
+    # One weight for both channels of a pixel; the loader stores it twice.
+    loss = reference_cvae_loss(painted, ab, mu, logvar, weights[:, :1])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
 
 
 def read_pixels(path: Path) -> Bytes:

@@ -1,4 +1,4 @@
-"""The command line: `python -m divcolor_lib train | evaluate | ablate | colorize | data`.
+"""The command line: `python -m divcolor_lib train | evaluate | ablate | colorize | data | download`.
 
 Exit codes: 0 done; 1 something could not be read, written or trained; 2 a wrong argument; 3 paused, the same command goes on;
 130 interrupted.
@@ -25,7 +25,7 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 from torch import Tensor
 
-from . import __version__, parallel, plots
+from . import __version__, download, parallel, plots
 from .ablation import ablate, face_variants, variants
 from .colorize import Box, Colorizations, Colorizer
 from .cost import peak_memory
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Each command has its own help: python -m divcolor_lib colorize --help",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="train | evaluate | ablate | colorize | data")
+    commands = parser.add_subparsers(required=True, metavar="train | evaluate | ablate | colorize | data | download")
 
     train = _command(
         commands,
@@ -206,6 +206,21 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--record", metavar="NAME", help=f"write the whole data statement, and how much a split by image leaks, to {RESULTS}/NAME.json"
     )
+
+    fetching = _command(
+        commands,
+        "download",
+        _download,
+        "Fetch faces, published weights and models, checked; without a name, list them.",
+        "python -m divcolor_lib download\n"
+        "  python -m divcolor_lib download lfw\n"
+        "  python -m divcolor_lib download lfw --from lfw-deepfunneled.zip\n\n"
+        "Broken off? The same command goes on where it stopped. DIVCOLOR_OFFLINE=1 forbids every connection.",
+    )
+    fetching.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; lfw stands for the best set of faces that can be had")
+    fetching.add_argument("--to", type=Path, metavar="FOLDER", help="where to keep it (default: DIVCOLOR_DATA, or a folder for caches)")
+    fetching.add_argument("--from", dest="source", type=Path, metavar="PATH", help="a file that you have already: check and keep it")
+    fetching.add_argument("--list", action="store_true", help="say what there is, and what is here")
     return parser
 
 
@@ -395,6 +410,8 @@ def _facts(recipe: Recipe, trained: Trained) -> dict[str, Any]:
         "name": recipe.name,
         "library": __version__,
         "commit": _commit(),
+        "cvae": asdict(trained.cvae.config),
+        "mdn": asdict(trained.mdn.config) if trained.mdn else None,
         "objective": asdict(recipe.objective),
         "mdn loss": recipe.mdn_loss,
         "training": {stage: asdict(fit) for stage, fit in fits.items()},
@@ -669,6 +686,27 @@ def _device(profile: str | None) -> torch.device:
 def _write_json(path: Path, content: Any) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+# --- download ---
+
+
+def _download(options: argparse.Namespace) -> None:
+    place = options.to or download.default_folder()
+    if options.list or not options.names:
+        print(f"in {place}:")
+        for entry in download.SOURCES:
+            here = (place / entry.name).is_dir() or any((place / copy.file).is_file() for copy in entry.copies)
+            print(f"{'here' if here else '-':5}{entry.name:18}{entry.title}; {entry.about}")
+        return
+    if options.source and len(options.names) > 1:
+        raise ConfigError("one file was given for several names", "--from", "Name what it is, one at a time.")
+    packed = {entry.name for entry in download.SOURCES if entry.packed}
+    for name in options.names:
+        if name == "lfw":
+            print(download.lfw(place, options.source))
+        else:
+            print((download.fetch_folder if name in packed else download.fetch)(name, place, source=options.source))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
+from .download import LFW_SETS
 from .errors import CheckpointError, ConfigError, DataError, ImageError, ShapeError, StorageError, check_shape, whole_file
 from .lab import SIZE, read_image, resize_area, rgb_to_lab, split
 from .portraits import PORTRAIT_COUNTS, PORTRAIT_SEED, Portraits
@@ -761,8 +762,8 @@ class Course(NamedTuple):
 def course(runtime: Runtime, train: int, val: int) -> Course:
     """Return the first `train` training and `val` validation images of the runtime's data set: portraits, or LFW.
 
-    Portraits come from the same seeds as those of the shipped networks. LFW comes from the folder `DIVCOLOR_DATA`, without
-    single-tint photographs, split by person; where it has fewer images, all come.
+    Portraits come from the same seeds as those of the shipped networks. LFW comes from the folder `DIVCOLOR_DATA`, where
+    `download.lfw` puts it, without single-tint photographs, split by person; where it has fewer images, all come.
 
     Raises:
         ConfigError: the data set is LFW and no folder was named.
@@ -780,9 +781,11 @@ def course(runtime: Runtime, train: int, val: int) -> Course:
         raise ConfigError(
             "the data set is LFW, but no folder was named",
             "DIVCOLOR_DATA",
-            "Set it to the folder that holds lfw-deepfunneled, or set DIVCOLOR_DATASET=portraits.",
+            "Fetch the faces (python -m divcolor_lib download lfw) and set it to the folder that holds lfw-deepfunneled, or set "
+            "DIVCOLOR_DATASET=portraits.",
         )
-    photos = without_single_tint(load(runtime.data))
+    unpacked = (runtime.data / name for name in LFW_SETS)
+    photos = without_single_tint(load(next((folder for folder in unpacked if folder.is_dir()), runtime.data)))
     parts = split_by_group(photos.groups, SPLIT_SEED)
     fields_of = PhotoFields(photos.images, runtime.device)
     chosen = parts.val[:val]
@@ -981,7 +984,7 @@ def _write_cache(slot: Path, key: str, result: _Decoded) -> None:
 def _existing(folder: str | Path) -> Path:
     root = Path(folder).expanduser()
     if not root.exists():
-        raise DataError("there is no such folder", root, "Check the spelling, or download the data first.")
+        raise DataError("there is no such folder", root, "Check the spelling, or fetch the data: python -m divcolor_lib download lfw.")
     if not root.is_dir():
         raise DataError("this is a file, not a folder", root, "Name the folder that holds the photographs.")
     return root

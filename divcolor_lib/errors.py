@@ -49,6 +49,10 @@ class DataError(DivcolorError):
     """A data set is absent, incomplete or does not fit together."""
 
 
+class DownloadError(DivcolorError):
+    """A file could not be fetched, or what came was not the file that was published."""
+
+
 class CheckpointError(DivcolorError):
     """A checkpoint is absent, damaged, or belongs to another architecture."""
 
@@ -122,7 +126,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        with open(temporary, "rb") as written:
+        with open(temporary, "rb+") as written:  # Windows flushes only what is open for writing
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)

@@ -111,7 +111,7 @@ class ZhangNet(nn.Module):
 def _published(path: Path) -> Mapping[str, Tensor]:
     """Return the state_dict in a published `.pth` file. The one place where a file of pickles is opened."""
     if not path.is_file():
-        raise CheckpointError("there is no such file of weights", path, f"Download {ZHANG_FILE} and pass its path.")
+        raise CheckpointError("there is no such file of weights", path, "Fetch it: python -m divcolor_lib download zhang.")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -172,8 +172,9 @@ def evaluate(
     """Return the table of the model and its anchor rows, each a dictionary with `name` and the figures of the design.
 
     Every figure is a mean over images, but `chroma` is the mean chroma of the outputs over that of the truth. `interval` holds
-    95 % bounds of eob@1, eob@8 and deltaE@8, from a bootstrap over persons. The model's row also has `ratio to regression` and `below k-means 8`: paired intervals of its eob@1 over
-    the regression row's, and of its eob@8 minus the k-means row's. With `samples`, it has `eob@samples`.
+    95 % bounds of eob@1, eob@8 and deltaE@8, from a bootstrap over persons. The model's row also has `ratio to regression` and
+    `below k-means 8`: paired intervals of its eob@1 over the regression row's, and of its eob@8 minus the k-means row's. With
+    `samples`, it has `eob@samples`.
 
     Args:
         groups: the person of each image of `source`; the bootstrap draws persons, since images of one are alike.

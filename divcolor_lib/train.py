@@ -240,14 +240,17 @@ class _Run:
         self.module.train()
         with autocast(self.device, self.config.precision):
             terms = self.losses(first, second, self.noise, self.step / self.config.steps)
-        values = parallel.mean({term: float(value.detach()) for term, value in terms.items()}, self.device)
-        self._require_finite(values, self.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(terms["loss"]).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip))
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
-            self._require_finite({"gradient norm": norm}, self.step + 1)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
+        # read together: each reading makes a card wait
+        read = torch.stack([value.detach().float() for value in (*terms.values(), norm)]).tolist()
+        values = parallel.mean(dict(zip((*terms, "gradient norm"), read)), self.device)
+        length = values.pop("gradient norm")
+        self._require_finite(values, self.step + 1)
+        if not self.scaler.is_enabled():  # under loss scaling an infinite gradient is met by skipping the step
+            self._require_finite({"gradient norm": length}, self.step + 1)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._average()
@@ -893,10 +896,10 @@ def _chunks(source: FieldSource, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 # --- recipes: every hyperparameter of the book's runs, written once ---
 
 
-def _fits(regression: int, cvae: int, mdn: int, shift: int = 0, **shared: Any) -> dict[str, Any]:
+def _fits(regression: int, cvae: int, mdn: int, **shared: Any) -> dict[str, Any]:
     return {
-        "regression_fit": FitConfig(steps=regression, learning_rate=1.5e-3, shift=shift, **shared),
-        "cvae_fit": FitConfig(steps=cvae, shift=shift, **shared),
+        "regression_fit": FitConfig(steps=regression, learning_rate=1.5e-3, **shared),
+        "cvae_fit": FitConfig(steps=cvae, **shared),
         "mdn_fit": FitConfig(steps=mdn, learning_rate=2e-3, weight_decay=0.05, clip=10.0, validate_every=100, **{**shared, "batch": 128}),
     }
 
@@ -948,5 +951,5 @@ def recipe_for(runtime: Runtime) -> Recipe:
         steps = {"regression_fit": 60, "cvae_fit": 150, "mdn_fit": 300}
         fits: dict[str, Any] = {stage: replace(getattr(tiny, stage), steps=count) for stage, count in steps.items()}
         return replace(tiny, name="tiny", **fits)
-    name = "portraits" if runtime.dataset == "portraits" else "faces"
+    name = "portraits" if runtime.dataset == "portraits" else "faces-full"
     return RECIPES[name].with_(seed=runtime.seed, precision=runtime.precision)

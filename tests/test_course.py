@@ -61,3 +61,10 @@ def test_lfw_comes_split_by_person(lfw: Path) -> None:
 def test_lfw_without_a_folder_says_which_switch_names_it() -> None:
     with pytest.raises(ConfigError, match="DIVCOLOR_DATA"):
         data.course(replace(HERE, dataset="lfw"), train=5, val=1)
+
+
+def test_other_pictures_beside_the_faces_are_left_alone(lfw: Path) -> None:
+    before = data.course(replace(HERE, dataset="lfw", data=lfw), train=1000, val=1000)
+    Image.new("RGB", (90, 90), "orange").save(lfw / "snapshot-000200.png")
+    after = data.course(replace(HERE, dataset="lfw", data=lfw), train=1000, val=1000)
+    assert (len(before.train), before.groups) == (len(after.train), after.groups)

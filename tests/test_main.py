@@ -20,6 +20,7 @@ from PIL import Image
 
 import divcolor_lib
 import divcolor_lib.__main__ as cli
+from divcolor_lib import download
 from divcolor_lib.colorize import Colorizer
 from divcolor_lib.cvae import CVAEConfig
 from divcolor_lib.data import SPLIT_SEED, face_tone, load, split_by_group, statement, without_single_tint
@@ -36,6 +37,7 @@ OPTIONS = {
     "evaluate": "--data --split --checkpoint --samples --limit --record --json",
     "colorize": "PHOTO -n --crop --checkpoint --out --grid --seed",
     "data": "folder --json --record",
+    "download": "NAME --to --from --list",
 }
 
 
@@ -177,6 +179,8 @@ def code(arguments: list[str]) -> int:
         "colorize {photo} --checkpoint {checkpoint} --grid eight.docx",
         "colorize {photo} --checkpoint {checkpoint} -n 9 --seed 99999999999999999999999999",
         "data",
+        "download moon",
+        "download zhang reference-vae --from x.pth",
     ],
 )
 def test_wrong_arguments_exit_with_2(
@@ -306,7 +310,7 @@ def test_a_record_holds_time_speed_memory_and_a_picture(trained: Path) -> None:
     assert set(record["seconds"]) == set(record["images a second"]) == stages and record["processes"] == 1
     for stage in stages:
         images = record["training"][stage]["steps"] * record["training"][stage]["batch"]
-        assert images / record["images a second"][stage] == pytest.approx(record["seconds"][stage], abs=0.06)
+        assert images / record["images a second"][stage] == pytest.approx(record["seconds"][stage], abs=0.06, rel=0.1)
     assert record["peak memory, bytes"] > 50e6
     picture = opened(trained / "book" / "results" / "pictures" / "toy.jpg")
     count = picture.shape[1] // cli.PICTURE_SIDE  # this network's eight look alike and are merged
@@ -604,3 +608,34 @@ def test_a_record_of_too_few_people_says_so(photo: Path, tmp_path: Path, monkeyp
     assert cli.main(["data", str(photo.parent), "--record", "one"]) == 0
     record = json.loads((tmp_path / "book" / "results" / "one.json").read_text())
     assert record["split"] is None and record["leakage"] is None and record["people"] == 1
+
+
+# --- download ---
+
+
+def test_download_lists_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIVCOLOR_DATA", str(tmp_path))
+    shipped = download.fetch("model-portraits", source=ROOT / "divcolor_lib" / "artifacts" / "portraits.safetensors")
+    capsys.readouterr()
+    for arguments in (["download"], ["download", "--list"]):
+        assert cli.main(arguments) == 0
+        first, *lines = capsys.readouterr().out.splitlines()
+        assert first == f"in {tmp_path}:" and len(lines) == len(download.SOURCES)
+        assert [line.split()[1] for line in lines if line.startswith("here")] == ["model-portraits"]
+    assert shipped.parent == tmp_path
+
+
+def test_download_takes_a_file_that_is_here_and_checks_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIVCOLOR_OFFLINE", "1")
+    shipped = ROOT / "divcolor_lib" / "artifacts" / "portraits.safetensors"
+    assert cli.main(["download", "model-portraits", "--to", str(tmp_path), "--from", str(shipped)]) == 0
+    placed = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    assert placed.parent == tmp_path and placed.read_bytes() == shipped.read_bytes()
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(shipped.read_bytes()[:-1])
+    assert cli.main(["download", "model-portraits", "--to", str(tmp_path / "other"), "--from", str(damaged)]) == 1
+    assert cli.main(["download", "zhang", "--to", str(tmp_path)]) == 1
+    printed = capsys.readouterr().err
+    assert "DIVCOLOR_OFFLINE" in printed and "Traceback" not in printed

@@ -33,7 +33,7 @@ from divcolor_lib.cvae import CVAE, CVAEConfig
 from divcolor_lib.data import TensorFields, shifted
 from divcolor_lib.errors import CheckpointError, ConfigError, StorageError, TrainingError, TrainingPaused
 from divcolor_lib.mdn import MDN, MDNConfig
-from divcolor_lib.runtime import evaluating, generator
+from divcolor_lib.runtime import Runtime, evaluating, generator
 from divcolor_lib.train import FitConfig, Objective, Recipe, fit, read_tensors, train_colorizer, write_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -937,7 +937,7 @@ def test_the_mdn_minimizes_the_loss_that_the_recipe_names(loss: str) -> None:
     mdn = MDN.build(replace(tiny(design if loss == "reference" else "unet").mdn, inputs=(8, 4, 4))).eval()
     features, codes = torch.randn(6, 8, 4, 4), torch.randn(6, 4) * 0.3
     task = train.MDNTask(mdn, loss, train.CodeSource(features, codes), 6)
-    found = {name: float(value) for name, value in task.losses(features, codes, generator(1), 0.0).items()}
+    found = {name: float(value.detach()) for name, value in task.losses(features, codes, generator(1), 0.0).items()}
     z = codes[:, :2] + (0.5 * codes[:, 2:]).exp() * torch.randn(6, 2, generator=generator(1))
     with torch.no_grad():
         mixture = mdn(features)
@@ -1007,3 +1007,17 @@ def test_objectives_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
 def test_an_unknown_mdn_loss_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown MDN loss `nearest`"):
         replace(tiny(), mdn_loss="nearest")
+
+
+@pytest.mark.parametrize(
+    ("profile", "dataset", "name"), [("gpu", "lfw", "faces-full"), ("gpu", "portraits", "portraits"), ("cpu", "portraits", "tiny")]
+)
+def test_a_machine_trains_what_it_can(profile: str, dataset: str, name: str) -> None:
+    here = Runtime(profile, torch.device("cpu"), "fp16" if profile == "gpu" else "fp32", dataset, None, 5, 2)
+    recipe = train.recipe_for(here)
+    fits = recipe.fits().values()
+    assert recipe.name == name and {fit.seed for fit in fits} == {5} and {fit.precision for fit in fits} == {here.precision}
+    if profile == "cpu":
+        assert sum(fit.steps * fit.batch for fit in fits) < 10_000, "a tiny one takes seconds"
+    else:
+        assert [fit.steps for fit in fits] == [fit.steps for fit in train.RECIPES[name].fits().values()]

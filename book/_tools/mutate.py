@@ -42,10 +42,11 @@ class Mutation:
 
 LAB, BINS, LOSSES, CODES = "lab", "bins", "losses", "autoencoder"
 DATA, NETWORK, RUNTIME, TABLE, PAINT, SCORES = "data", "cvae", "runtime", "features", "colorize", "metrics"
+LOOP = "train"
 SEEING, LINEAR, ELBO = "01_seeing_in_lab", "03_autoencoders", "04_elbo"
 TRICK, LEVELS = "05_reparameterization", "07_hierarchical_vae"
 PHOTOS, CONDITIONAL, MIXTURES = "08_data", "09_cvae", "10_mdn"
-PRIOR, COLORING, JUDGING = "11_conditional_prior", "12_coloring", "13_is_it_any_good"
+PRIOR, COLORING, JUDGING, FULL = "11_conditional_prior", "12_coloring", "13_is_it_any_good", "14_full_training"
 
 MUTATIONS = (
     Mutation("an entry of the matrix from RGB to XYZ", SEEING, LAB, "0.357580", "0.347580"),
@@ -134,6 +135,11 @@ MUTATIONS = (
     ),
     Mutation("the mean error for the best", JUDGING, SCORES, "return errors_[:, :k].min(1).values", "return errors_[:, :k].mean(1)"),
     Mutation("a total variation that forgets what hits nothing", JUDGING, SCORES, ".sum() + 1 - q.sum()))", ".sum()))"),
+    Mutation(
+        "losses in the precision of their inputs", FULL, LOSSES, "return prediction.float() - truth.float()", "return prediction - truth"
+    ),
+    Mutation("noise that starts anew after a resume", FULL, LOOP, "self.noise.set_state(noise)", "pass"),
+    Mutation("bfloat16 on a card that has none", FULL, RUNTIME, 'return "bf16" if major >= 8 else', 'return "bf16" if major >= 7 else'),
 )
 
 
