@@ -409,7 +409,7 @@ def test_evaluate_prints_json_with_the_rows_and_keys_of_the_design(trained: Path
     measured = evaluated([], trained, capsys)
     assert [row["name"] for row in measured["rows"]] == ROWS
     for row in measured["rows"]:
-        assert set(row) - {"ratio to regression", "below k-means 8"} == COLUMNS | {"name", "interval"}
+        assert set(row) - {"ratio to regression", "below k-means 8"} == COLUMNS | {"name", "interval", "chroma"}
         assert all(isinstance(row[column], float) for column in COLUMNS)
         low, high = row["interval"]["eob@1"]
         assert low <= row["eob@1"] <= high

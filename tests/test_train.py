@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from divcolor_lib import losses, train
 from divcolor_lib.autoencoder import fit_pca
 from divcolor_lib.bins import WeightTable, gamut_bins
-from divcolor_lib.cvae import CVAE, CVAEConfig
+from divcolor_lib.cvae import CVAE, ColorRegressor, CVAEConfig
 from divcolor_lib.data import TensorFields, shifted
 from divcolor_lib.errors import CheckpointError, ConfigError, StorageError, TrainingError, TrainingPaused
 from divcolor_lib.mdn import MDN, MDNConfig
@@ -950,7 +950,7 @@ def test_the_mdn_minimizes_the_loss_that_the_recipe_names(loss: str) -> None:
         mu, precision = codes[:, :2], (-codes[:, 2:]).exp()
         distance = 0.5 * ((mu[:, None] - shown) ** 2 * precision[:, None]).sum(2)
         nearest, m = distance.min(1)
-        extra = float((nearest - shares.gather(1, m[:, None])[:, 0].log()).mean())
+        extra = float((nearest - shares.gather(1, m[:, None])[:, 0].log()).mean().detach())
         assert found["representatives"] == pytest.approx(extra, rel=1e-4)
         expected += extra
     assert found["loss"] == pytest.approx(expected, rel=1e-4)
@@ -1021,3 +1021,12 @@ def test_a_machine_trains_what_it_can(profile: str, dataset: str, name: str) -> 
         assert sum(fit.steps * fit.batch for fit in fits) < 10_000, "a tiny one takes seconds"
     else:
         assert [fit.steps for fit in fits] == [fit.steps for fit in train.RECIPES[name].fits().values()]
+
+
+def test_the_full_model_fits_into_one_file_that_rented_machines_hand_back() -> None:
+    recipe = train.RECIPES["faces-full"]
+    cvae = CVAE.build(recipe.cvae)
+    parts = (cvae, MDN.build(replace(recipe.mdn, inputs=cvae.feature_shape, latent=recipe.cvae.latent)), ColorRegressor(recipe.cvae.width))
+    numbers = sum(value.numel() for part in parts for value in part.state_dict().values())
+    fields = (21 + 8) * 2 * 64 * 64  # of the anchor rows: mean, 20 components, 8 cluster centers
+    assert 2 * (numbers + fields) < 0.97 * 16 * 2**20  # in half precision, with room for names and the manifest

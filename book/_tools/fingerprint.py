@@ -28,7 +28,7 @@ def fingerprint(notebook: dict[str, Any], root: Path = ROOT) -> str:
     trees = [parsed(source) for source in code_sources(notebook)]
     for tree in trees:
         digest.update(written(tree).encode() + b"\0")
-    modules = closure(imported_modules(trees), root / PACKAGE)
+    modules = needed_modules(trees, root / PACKAGE)
     for name in modules:
         tree = module_tree(root / PACKAGE, name)
         digest.update(name.encode() + b"\0" + written(without_docstrings(tree)).encode() + b"\0")
@@ -75,7 +75,7 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def imported_modules(trees: Iterable[ast.AST], package: tuple[str, ...] = ()) -> set[str]:
-    """Return the library modules that code names: imports, `divcolor_lib.name`, or all of them for `python -m divcolor_lib`.
+    """Return the library modules that code names by imports or as `divcolor_lib.name`.
 
     Names are dotted below the library (`lab`, `plots.chapter_1`) and may turn out to be functions. `package` says in which
     package of the library the code stands, such as `("plots",)`; relative imports start there.
@@ -104,8 +104,11 @@ def _named_by(node: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
                     yield EVERY_MODULE if every else ".".join([*below, alias.name])
         case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name == PACKAGE:
             yield attribute
-        case ast.Constant(value=str(text)) if f"-m {PACKAGE}" in text:
-            yield EVERY_MODULE
+
+
+def calls_the_command(tree: ast.AST) -> bool:
+    """Whether a cell runs `python -m divcolor_lib`, which may use any module. In a module the words only tell a reader what to type."""
+    return any(isinstance(node, ast.Constant) and f"-m {PACKAGE}" in str(node.value) for node in ast.walk(tree))
 
 
 def _with_parents(parts: list[str]) -> list[str]:
@@ -122,6 +125,12 @@ def package_of(name: str, files: dict[str, Path]) -> tuple[str, ...]:
     """Return the package, below the library, in which the module `name` stands."""
     parts = () if name == "__init__" else tuple(name.split("."))
     return parts if files[name].name == "__init__.py" else parts[:-1]
+
+
+def needed_modules(cells: list[ast.Module], folder: Path) -> list[str]:
+    """Return the modules in `folder` that cells reach, sorted."""
+    called = {EVERY_MODULE} if any(calls_the_command(cell) for cell in cells) else set()
+    return closure(imported_modules(cells) | called, folder)
 
 
 def closure(names: Iterable[str], folder: Path) -> list[str]:

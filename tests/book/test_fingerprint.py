@@ -141,9 +141,15 @@ def test_a_listed_artifact_that_is_absent_is_an_error(root: Path) -> None:
     ],
 )
 def test_imports_are_followed(root: Path, code: str, modules: list[str]) -> None:
-    found = fp.closure(fp.imported_modules([fp.parsed(code)]), root / "divcolor_lib")
+    found = fp.needed_modules([fp.parsed(code)], root / "divcolor_lib")
     assert [name for name in found if name != "__init__"] == [name for name in modules if name != "__init__"]
     assert ("__init__" in found) == bool(modules)
+
+
+def test_a_module_that_only_names_the_command_does_not_reach_every_module(root: Path) -> None:
+    path = root / "divcolor_lib" / "errors.py"
+    path.write_text(path.read_text(encoding="utf-8") + '\nTODO = "Run python -m divcolor_lib train."\n', encoding="utf-8")
+    assert fp.needed_modules([fp.parsed("from divcolor_lib import errors")], root / "divcolor_lib") == ["__init__", "errors"]
 
 
 def test_the_written_tree_names_no_field_that_only_some_python_versions_know() -> None:
