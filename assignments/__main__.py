@@ -11,7 +11,7 @@ import torch
 
 from assignments._tools import build, grade, leaks
 from assignments._tools.confine import BoxError, Limits
-from assignments._tools.source import FOLDER, Assignment, load, names
+from assignments._tools.source import ROOT, Assignment, load, names
 from divcolor_lib.errors import DivcolorError
 
 
@@ -35,13 +35,13 @@ def _make(options: argparse.Namespace) -> int:
     for name in options.assignment or names():
         files = build.build(load(name), options.seed)
         if options.check:
-            student = {path: text for path, text in files.items() if path.startswith("student/")}
-            differ = [path for path, text in student.items() if not _is(FOLDER / path, text)]
+            student = {path: text for path, text in files.items() if path.startswith(build.STUDENT)}
+            differ = [path for path, text in student.items() if not _is(ROOT / path, text)]
             print("".join(f"{path} is not what its source makes; run make assignments\n" for path in differ), end="")
             stale |= bool(differ)
         else:
             build.write(files)
-            print("".join(f"assignments/{path}\n" for path in files), end="")
+            print("".join(f"{path}\n" for path in files), end="")
     return stale
 
 

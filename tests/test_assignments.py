@@ -143,16 +143,16 @@ def test_the_examples_in_docstrings_are_true(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_committed_student_notebook_is_what_the_source_makes(name: str, files: dict[str, dict[str, str]]) -> None:
-    path = f"student/{name}.ipynb"
-    assert (source.FOLDER / path).read_text(encoding="utf-8") == files[name][path], "run make assignments SEED=..."
-    assert not [path for path in (source.FOLDER / "student").glob("*.ipynb") if path.stem not in NAMES]
+    path = f"book/assignments/{name}.ipynb"
+    assert (ROOT / path).read_text(encoding="utf-8") == files[name][path], "run make assignments SEED=..."
+    assert not [path for path in (ROOT / "book" / "assignments").glob("*.ipynb") if path.stem not in NAMES]
 
 
 def test_making_twice_gives_the_same_and_only_the_autograder_knows_the_seed(tmp_path: Path) -> None:
     one, same, other = (build.build(parsed(), seed) for seed in (SEED, SEED, "another seed"))
     assert one == same
-    assert {path for path in one if one[path] != other[path]} == {"teacher/0_small/autograder.ipynb"}
-    assert [path for path in one if SEED in one[path]] == ["teacher/0_small/autograder.ipynb"]
+    assert {path for path in one if one[path] != other[path]} == {"assignments/teacher/0_small/autograder.ipynb"}
+    assert [path for path in one if SEED in one[path]] == ["assignments/teacher/0_small/autograder.ipynb"]
     assert build.write(one, tmp_path) == list(one) and build.write(one, tmp_path) == []
 
 
@@ -215,7 +215,7 @@ def run_cells(notebook: Notebook) -> dict[str, Any]:
 def test_the_student_s_notebook_runs_clean_and_says_kindly_what_is_missing(
     name: str, files: dict[str, dict[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    notebook = json.loads(files[name][f"student/{name}.ipynb"])
+    notebook = json.loads(files[name][f"book/assignments/{name}.ipynb"])
     run_cells(notebook)
     told = capsys.readouterr()
     tests = [cell for cell in notebook["cells"] if source.is_test(cell)]
@@ -225,14 +225,14 @@ def test_the_student_s_notebook_runs_clean_and_says_kindly_what_is_missing(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_our_solution_passes_the_visible_tests(name: str, files: dict[str, dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
-    run_cells(json.loads(files[name][f"teacher/{name}/solution.ipynb"]))
+    run_cells(json.loads(files[name][f"assignments/teacher/{name}/solution.ipynb"]))
     told = capsys.readouterr().out
     assert "wrong" not in told and "not done yet" not in told and re.search(r"All \d+ checks passed", told)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_rubric_names_every_part_every_mistake_and_the_model_answers(name: str, files: dict[str, dict[str, str]]) -> None:
-    text = files[name][f"teacher/{name}/rubric.md"]
+    text = files[name][f"assignments/teacher/{name}/rubric.md"]
     assignment = source.load(name)
     for task in assignment.tasks:
         section = text.split(f"`{task.name}`\n")[1].split("\n## ")[0]
@@ -337,7 +337,7 @@ def test_a_leak_in_a_built_page_is_found(tmp_path: Path) -> None:
 
 def test_the_repository_s_chapters_and_student_notebooks_hold_nothing_secret() -> None:
     assignments = [source.load(name) for name in NAMES]
-    assert leaks.in_folder(source.FOLDER / "student", assignments) == []
+    assert leaks.in_folder(ROOT / "book" / "assignments", assignments) == []
     assert leaks.in_folder(source.FOLDER / "sources", assignments) != []
     secret = frozenset().union(*(leaks.secrets(assignment) for assignment in assignments))
     assert not [path.name for path in (ROOT / "book").glob("*.ipynb") if leaks.in_text(path.read_text(encoding="utf-8"), secret)]
@@ -572,9 +572,9 @@ def test_a_message_that_trickles_in_does_not_move_the_deadline() -> None:
 
 def test_the_command_checks_student_notebooks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert command.main(["make", "--seed", SEED, "--check"]) == 0
-    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.setattr(command, "ROOT", tmp_path)
     assert command.main(["make", "1", "--seed", SEED, "--check"]) == 1
-    assert "student/1_lab.ipynb is not what its source makes" in capsys.readouterr().out
+    assert "book/assignments/1_lab.ipynb is not what its source makes" in capsys.readouterr().out
 
 
 def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -583,7 +583,7 @@ def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_
     assert "no such folder" in capsys.readouterr().err
     assert command.main(["grade", str(tmp_path), "--assignment", "7", *rest]) == 2
     assert "no assignment 7" in capsys.readouterr().err
-    assert command.main(["leaks", str(source.FOLDER / "student")]) == 0
+    assert command.main(["leaks", str(ROOT / "book" / "assignments")]) == 0
     assert command.main(["leaks", str(source.FOLDER / "sources")]) == 1
 
 
@@ -594,7 +594,7 @@ def test_make_asks_for_a_seed() -> None:
 
 def test_the_small_source_is_sound() -> None:
     made = build.build(parsed(), SEED)
-    student = json.loads(made["student/0_small.ipynb"])
+    student = json.loads(made["book/assignments/0_small.ipynb"])
     assert text_of(student["cells"][3]["source"]) == "def double(x):\n    # YOUR CODE HERE\n    return ..."
     assert text_of(student["cells"][4]["source"]) == "print(double(3))"
     assert text_of(student["cells"][6]["source"]) == build.YOUR_WORDS

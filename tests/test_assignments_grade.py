@@ -272,7 +272,7 @@ def broken(folder: Path) -> Path:
     for name, text in files.items():
         (folder / f"{name}.ipynb").write_text(text)
     (folder / "bytes.ipynb").write_bytes(b"\xff\xfe\x00")
-    (folder / "link.ipynb").symlink_to(source.FOLDER / "student" / f"{NAME}.ipynb")
+    (folder / "link.ipynb").symlink_to(source.ROOT / "book" / "assignments" / f"{NAME}.ipynb")
     (folder / "nothing").mkdir()
     (folder / "two").mkdir()
     for name in ("a", "b"):

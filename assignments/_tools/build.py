@@ -1,9 +1,9 @@
 """Make what an assignment consists of from its source: `make assignments SEED=...`.
 
-    student/NAME.ipynb          what students get; committed, so that it can be opened from the repository
-    teacher/NAME/autograder.ipynb   nbgrader's source version, with the hidden tests and the seed
-    teacher/NAME/solution.ipynb     our solution, with the visible tests only; to show when all have handed in
-    teacher/NAME/rubric.md          what every part is worth, and what typical mistakes cost
+    book/assignments/NAME.ipynb                 what students get; committed, a page of the book
+    assignments/teacher/NAME/autograder.ipynb   nbgrader's source version, with the hidden tests and the seed
+    assignments/teacher/NAME/solution.ipynb     our solution, with the visible tests only; to show when all have handed in
+    assignments/teacher/NAME/rubric.md          what every part is worth, and what typical mistakes cost
 
 The student notebook does not depend on the seed. Everything is a function of the source, the seed and nothing else.
 """
@@ -25,7 +25,7 @@ from assignments._tools.source import (
     BEGIN_SOLUTION,
     END_HIDDEN,
     END_SOLUTION,
-    FOLDER,
+    ROOT,
     TEST,
     Assignment,
     grade_id,
@@ -37,7 +37,7 @@ from assignments._tools.source import (
 from book._tools.notebooks import KERNEL, LANGUAGE, Notebook, as_text, text_of
 from divcolor_lib.errors import DataError, whole_file
 
-STUDENT, TEACHER = FOLDER / "student", FOLDER / "teacher"
+STUDENT, TEACHER = "book/assignments", "assignments/teacher"
 YOUR_CODE, YOUR_WORDS = "# YOUR CODE HERE", "*Your answer here.*"
 STUB = "# stub: "
 KEPT_METADATA = ("nbgrader", "tags", "cellView")
@@ -46,7 +46,7 @@ _SOLUTION = re.compile(rf"^([ \t]*){BEGIN_SOLUTION}\n(.*?)^[ \t]*{END_SOLUTION}[
 
 
 def build(assignment: Assignment, seed: str) -> dict[str, str]:
-    """Return the text of every file that is made from an assignment, by its path below `assignments/`.
+    """Return the text of every file that is made from an assignment, by its path in the repository.
 
     Raises:
         DataError: our solution does not pass our own tests with this seed, or the student's file would show a secret.
@@ -58,16 +58,16 @@ def build(assignment: Assignment, seed: str) -> dict[str, str]:
         raise DataError(
             found[0], f"{assignment.name}, the student's notebook", "Move it into the marks of the solution or the hidden test."
         )
-    teacher = f"teacher/{assignment.name}"
+    teacher = f"{TEACHER}/{assignment.name}"
     return {
-        f"student/{assignment.name}.ipynb": as_text(student),
+        f"{STUDENT}/{assignment.name}.ipynb": as_text(student),
         f"{teacher}/autograder.ipynb": as_text(autograder_notebook(assignment, seed)),
         f"{teacher}/solution.ipynb": as_text(solution_notebook(assignment)),
         f"{teacher}/rubric.md": rubric(assignment, plans, mistakes_of(assignment.name)),
     }
 
 
-def write(files: dict[str, str], folder: Path = FOLDER) -> list[str]:
+def write(files: dict[str, str], folder: Path = ROOT) -> list[str]:
     """Write files below `folder`; return the paths of those that are new or changed."""
     changed = []
     for name, text in files.items():

@@ -19,7 +19,7 @@ from assignments._tools.source import (
     BEGIN_SOLUTION,
     END_HIDDEN,
     END_SOLUTION,
-    FOLDER,
+    ROOT,
     Assignment,
     is_answer,
     is_solution,
@@ -28,7 +28,6 @@ from assignments._tools.source import (
 )
 from book._tools.notebooks import Notebook, read, text_of
 
-ROOT = FOLDER.parent
 MARKS = ("BEGIN SOLUTION", "END SOLUTION", "BEGIN HIDDEN", "END HIDDEN", "# stub:")
 SHORTEST = 14
 CELL_KEYS = frozenset({"nbgrader", "tags", "cellView"})

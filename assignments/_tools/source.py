@@ -24,7 +24,7 @@ from book._tools.notebooks import Notebook, code_cells, read, tags, text_of
 from divcolor_lib.errors import ConfigError, DataError
 
 FOLDER = Path(__file__).resolve().parents[1]
-SOURCES = FOLDER / "sources"
+ROOT, SOURCES = FOLDER.parent, FOLDER / "sources"
 BEGIN_SOLUTION, END_SOLUTION = "### BEGIN SOLUTION", "### END SOLUTION"
 BEGIN_HIDDEN, END_HIDDEN = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"
 TEST, ANSWER, DEMO = "test-", "answer-", "demo"
