@@ -1,4 +1,4 @@
-"""Make and grade the assignments: `python -m assignments make | grade | leaks`."""
+"""Make and grade the assignments: `python -m assignments make | grade | leaks | quiz-key`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from assignments._tools import build, grade, leaks
+from assignments._tools import build, grade, leaks, quiz_key
 from assignments._tools.confine import BoxError, Limits
 from assignments._tools.source import ROOT, Assignment, load, names
-from divcolor_lib.errors import DivcolorError
+from divcolor_lib.errors import DivcolorError, whole_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,6 +87,18 @@ def _leaks(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
+def _quiz_key(options: argparse.Namespace) -> int:
+    text = quiz_key.made()
+    if options.check:
+        fresh = _is(quiz_key.PATH, text)
+        print("the key is that of the quizzes" if fresh else "the key is out of date; run python -m assignments quiz-key")
+        return 0 if fresh else 1
+    with whole_file(quiz_key.PATH) as part:
+        part.write_text(text, encoding="utf-8")
+    print(quiz_key.PATH.relative_to(ROOT))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m assignments", description="Make and grade the assignments of the course.")
     commands = parser.add_subparsers(required=True)
@@ -113,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     look = commands.add_parser("leaks", help="look for solutions and hidden tests in folders, such as the built book")
     look.add_argument("folders", nargs="+", type=Path)
     look.set_defaults(command=_leaks)
+    answers = commands.add_parser("quiz-key", help="make the key of the book's quizzes, for the guide")
+    answers.add_argument("--check", action="store_true", help="write nothing; fail if the key is not that of the quizzes")
+    answers.set_defaults(command=_quiz_key)
     return parser
 
 
