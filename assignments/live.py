@@ -1,13 +1,16 @@
 """Hidden tests inside a notebook, for teachers who grade with nbgrader: each test cell in `autograder.ipynb` ends by calling `points`.
 
-Unlike `python -m assignments grade`, this runs in the same process as the submission, confined by nothing.
+Unlike `python -m assignments grade`, this runs in the same process as the submission, confined by nothing. Words that a test reads come
+from the notebook `ASSIGNMENT.ipynb` in the working folder.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from assignments._tools.exam import Call, Outcome, performed, run, solution_of
+from assignments._tools.exam import Call, Outcome, performed, run, solution_of, written
+from assignments._tools.grade import answer_to, read_submission
 from assignments._tools.source import TEST, load
 
 
@@ -26,8 +29,11 @@ def points(namespace: dict[str, Any], assignment: str, test: str, seed: str) -> 
     found = load(assignment)
     task = found.task(test.removeprefix(TEST))
 
+    notebook = read_submission("", Path(f"{found.name}.ipynb")).notebook
+    words = {task.name: answer_to(task, notebook) for task in found.tasks if task.by_hand}
+
     def ask(part: str, number: int, call: Call) -> Outcome:
-        return performed(call, namespace)
+        return written(words, call.name) if call.kind == "words" else performed(call, namespace)
 
     parts = run(found, task, seed, solution_of(found), ask, strict=False)
     for part in parts:

@@ -401,6 +401,30 @@ def test_a_call_may_not_depend_on_what_was_returned() -> None:
         exam.judge(assignment, assignment.tasks[0], SEED, solution, plan, wrong)
 
 
+def test_a_test_may_read_the_words_of_an_answer() -> None:
+    body = "        exam.need('twice' in exam.words('why'), 'it says so', 'it does not say twice')"
+    body += "\n        exam.close(exam.call('double', x), 2 * x, '', 'wrong')"
+    notebook = small()
+    notebook["cells"][-1]["source"] += "\n\n**Marking.** One point."
+    before, rest = text_of(notebook["cells"][4]["source"]).split(source.BEGIN_HIDDEN)
+    hidden = PART.format(points=4, body=body)
+    notebook["cells"][4]["source"] = f"{before}{source.BEGIN_HIDDEN}\n{hidden}{source.END_HIDDEN}{rest.split(source.END_HIDDEN)[1]}"
+    assignment = source.parse("0_small", notebook)
+    assert assignment.model_answers() == {"why": "Because nothing else is twice as much."}
+    plan, solution = rehearsed(assignment), exam.solution_of(assignment)
+    outcomes = {"a": [exam.Outcome(), exam.Outcome(2 * plan[0].calls[1].arguments[0])]}
+    for words, line in (
+        ({"why": "It is twice."}, ""),
+        ({"why": "It is."}, "does not say"),
+        ({}, "nothing is written"),
+        ({"why": ""}, "nothing"),
+    ):
+        (part,) = exam.judge(assignment, assignment.tasks[0], SEED, solution, plan, outcomes, words)
+        assert part.earned == (0 if line else 4) and line in part.lines[-1][1]
+    student = build.answered(assignment, {"why": "Own words."}, "Others.")
+    assert student["cells"][-1]["source"] == "Own words."
+
+
 def judged(*values: Any) -> tuple[exam.Part, ...]:
     assignment = parsed()
     plan = rehearsed(assignment)

@@ -93,7 +93,10 @@ def graded(way: str, out: Path) -> Graded:
         assignment, different = source.load(name), different_solutions(name)
         submissions = [Submission("different", build.answered(assignment, different, "Dust."))]
         for number in range(max(places(name).values()) + 1):
-            chosen = {mistake.task: mistake.code for mistake in mistakes_of(name) if places(name)[mistake.task, mistake.what] == number}
+            chosen: dict[str, str] = {}
+            for mistake in mistakes_of(name):
+                if places(name)[mistake.task, mistake.what] == number:
+                    chosen |= {mistake.task: mistake.code, **mistake.words}
             submissions.append(Submission(f"wrong {number}", build.answered(assignment, different | chosen)))
         results = grade.grade(assignment, submissions, SEED, out / name, LIMITS, jobs=2)
         return {result["student"]: result for result in results}
@@ -313,6 +316,12 @@ def test_given_cells_are_ours_tests_are_not_run_and_lost_names_do_not_matter() -
         cell["metadata"] = {}
     code = "\n".join(perform.cells_to_run(ASSIGNMENT, notebook).values())
     assert "0.412453" in code and "return 1" in code
+
+
+def test_cells_that_ask_for_it_are_not_run() -> None:
+    notebook = handed_in({}, ["\n# not graded: trains for an hour\n1 / 0", "ready = True"])
+    code = list(perform.cells_to_run(ASSIGNMENT, notebook).values())
+    assert "ready = True" in code and not [text for text in code if "1 / 0" in text]
 
 
 def test_forbidden_modules_are_found_in_the_text() -> None:

@@ -21,6 +21,7 @@ from assignments._tools import leaks
 from assignments._tools.exam import Part, rehearse, solution_of
 from assignments._tools.mistakes import Mistake, mistakes_of
 from assignments._tools.source import (
+    ANSWER,
     BEGIN_HIDDEN,
     BEGIN_SOLUTION,
     END_HIDDEN,
@@ -132,14 +133,18 @@ def _made(assignment: Assignment, change: Any) -> Notebook:
 
 
 def answered(assignment: Assignment, answers: Mapping[str, str], words: str = "") -> Notebook:
-    """Return a student's notebook with code in the first solution cell of some tasks, by name, and words in every answer."""
+    """Return a student's notebook with answers to some tasks, by name: code, in their first solution cell, or words.
+
+    Args:
+        words: for every answer in words that `answers` does not hold.
+    """
     notebook = student_notebook(assignment)
     waiting: list[dict[str, Any]] = []
     for cell in notebook["cells"]:
         if is_solution(cell):
             waiting.append(cell)
         elif is_answer(cell):
-            cell["source"] = words or cell["source"]
+            cell["source"] = answers.get(grade_id(cell).removeprefix(ANSWER)) or words or cell["source"]
         elif is_test(cell):
             if code := answers.get(grade_id(cell).removeprefix(TEST)):
                 for number, own in enumerate(waiting):

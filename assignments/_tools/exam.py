@@ -22,7 +22,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NoReturn
 
 import torch
@@ -42,8 +42,8 @@ class Call:
     """One thing that a hidden test asks of a submission.
 
     Attributes:
-        kind: `call` a function, read a `value`, or `drive` a function of ours that uses the submission's.
-        name: of the function or the value.
+        kind: `call` a function, read a `value`, `drive` a function of ours that uses the submission's, or read the `words` of an answer.
+        name: of the function, the value, or the task that the words answer.
         arguments: plain values.
         source: of our function, for `drive`.
         seed: of every random number that is drawn during the call.
@@ -156,6 +156,10 @@ class Exam(Trial):
         """Return the submission's value of the name `answer`; end the part if there is none."""
         return self._asked(Call("value", answer))
 
+    def words(self, task: str) -> str:
+        """Return what the submission wrote as its answer to a task that a person marks; end the part if it wrote nothing."""
+        return str(self._asked(Call("words", task)))
+
     def drive(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what a function of ours gives that runs beside the submission: `function(theirs, *arguments)`.
 
@@ -237,6 +241,11 @@ def solution_of(assignment: Assignment) -> SimpleNamespace:
     return SimpleNamespace(**space)
 
 
+def written(words: Mapping[str, str], task: str) -> Outcome:
+    """Return what became of asking for the words that answer a task, given those of all tasks."""
+    return Outcome(words[task]) if words.get(task) else Outcome(problem=f"nothing is written yet in the answer `{task}`")
+
+
 def rehearse(assignment: Assignment, task: Task, seed: str, solution: SimpleNamespace) -> tuple[Part, ...]:
     """Run a hidden test on our solution; return its parts, each with the calls that it makes.
 
@@ -244,8 +253,10 @@ def rehearse(assignment: Assignment, task: Task, seed: str, solution: SimpleName
         DataError: our solution does not get all points, or they are not as many as the task announces.
     """
 
+    words = assignment.model_answers()
+
     def ask(part: str, number: int, call: Call) -> Outcome:
-        return performed(call, vars(solution))
+        return written(words, call.name) if call.kind == "words" else performed(call, vars(solution))
 
     parts = run(assignment, task, seed, solution, ask, strict=True)
     where = f"{assignment.name}, task {task.name}"
@@ -265,18 +276,22 @@ def judge(
     solution: SimpleNamespace,
     plan: Sequence[Part],
     outcomes: Mapping[str, Sequence[Outcome]],
+    words: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Part, ...]:
     """Run a hidden test on saved returns.
 
     Args:
         plan: what `rehearse` returned for the same seed.
         outcomes: for each part, what became of its calls.
+        words: what the submission answers to the tasks that a person marks; it never enters the box.
     """
     calls = {part.name: part.calls for part in plan}
 
     def ask(part: str, number: int, call: Call) -> Outcome:
         if number >= len(calls[part]) or not call.same_as(calls[part][number]):
             raise DataError(f"the part `{part}` makes calls that depend on what was returned", task.name, "Draw all inputs from the seed.")
+        if call.kind == "words":
+            return written(words, call.name)
         saved = outcomes.get(part, ())
         return saved[number] if number < len(saved) else Outcome(problem=f"{LOST}: the call was not made")
 

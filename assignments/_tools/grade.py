@@ -7,6 +7,7 @@ Into the folder `out` go `grades.csv`, `by_hand.csv` (what a person still has to
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -85,13 +86,14 @@ def grade(
     plans = {task.name: rehearse(assignment, task, seed, solution) for task in chosen if not task.by_hand}
     lock = threading.Lock()
 
-    def judged(task: str, outcomes: Mapping[str, Sequence[Outcome]]) -> Sequence[Part]:
+    def judged(words: Mapping[str, str], task: str, outcomes: Mapping[str, Sequence[Outcome]]) -> Sequence[Part]:
         with lock:
-            return judge(assignment, assignment.task(task), seed, solution, plans[task], outcomes)
+            return judge(assignment, assignment.task(task), seed, solution, plans[task], outcomes, words)
 
     def one(submission: Submission) -> Result:
         result = before.get(submission.student) or {"student": submission.student, "assignment": assignment.name, "tasks": {}}
-        result |= _graded(assignment, submission, chosen, plans, judged, limits, way, result)
+        words = {task.name: answer_to(task, submission.notebook) for task in assignment.tasks if task.by_hand}
+        result |= _graded(assignment, submission, chosen, plans, functools.partial(judged, words), limits, way, result)
         for task in assignment.tasks:
             if task.by_hand and (submission.student, task.name) in known:
                 points, comment = known[submission.student, task.name]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import runpy
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from assignments._tools.source import SOURCES
@@ -19,6 +20,7 @@ class Mistake:
         code: what the student wrote.
         points: what it gets.
         told: a regular expression that the feedback matches, because it names the mistake.
+        words: what the student wrote as answers that a person marks, where a test reads them.
     """
 
     task: str
@@ -26,6 +28,7 @@ class Mistake:
     code: str
     points: float
     told: str
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 def mistakes_of(name: str) -> list[Mistake]:
@@ -34,7 +37,7 @@ def mistakes_of(name: str) -> list[Mistake]:
 
 
 def different_solutions(name: str) -> dict[str, str]:
-    """Return right answers that are written differently from ours: the code, by task."""
+    """Return right answers that are written differently from ours, by task: the code, or the words where a test reads them."""
     return dict(_file(name).get("DIFFERENT", {}))
 
 

@@ -14,7 +14,7 @@ from assignments._tools import exam
 from assignments._tools.confine import PATIENCE, Box, Limits
 from assignments._tools.exam import Outcome, Part
 from assignments._tools.inside import plain
-from assignments._tools.source import Assignment, grade_id, is_demo, is_test, runnable
+from assignments._tools.source import NOT_GRADED, Assignment, grade_id, is_demo, is_test, runnable
 from book._tools.notebooks import Notebook, text_of
 
 MOST_DEATHS = 2
@@ -30,7 +30,7 @@ def cells_to_run(assignment: Assignment, submission: Notebook) -> dict[str, str]
     used: set[str] = set()
     for number, cell in enumerate(submission["cells"], start=1):
         name = grade_id(cell)
-        if cell["cell_type"] != "code" or name in left_out:
+        if cell["cell_type"] != "code" or name in left_out or text_of(cell["source"]).lstrip().startswith(NOT_GRADED):
             continue
         used.add(name)
         found[str(number)] = given.get(name, runnable(text_of(cell["source"])))

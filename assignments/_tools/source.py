@@ -8,7 +8,7 @@ What a cell is, its `nbgrader` metadata say:
     graded and solution                     an answer in words, marked by a person
 
 A task is named after its test: the cell `test-lab` ends the task `lab`, which owns the solution cells since the test before it.
-A cell with the tag `demo` shows something and is not run while grading.
+A cell with the tag `demo` shows something and is not run while grading, nor is a cell of a submission that begins with `# not graded`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ ROOT, SOURCES = FOLDER.parent, FOLDER / "sources"
 BEGIN_SOLUTION, END_SOLUTION = "### BEGIN SOLUTION", "### END SOLUTION"
 BEGIN_HIDDEN, END_HIDDEN = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"
 TEST, ANSWER, DEMO = "test-", "answer-", "demo"
+MARKING = "**Marking.**"
+NOT_GRADED = "# not graded"
 
 _HEADING = re.compile(r"^#{2,3} +(?:Task \d+\. +)?(.*?)(?: +\((\d+) points?\))?\s*$", re.MULTILINE)
 
@@ -101,6 +103,10 @@ class Assignment:
             if task.name == name:
                 return task
         raise ConfigError(f"there is no task {name}", self.name, f"The tasks are: {', '.join(task.name for task in self.tasks)}.")
+
+    def model_answers(self) -> dict[str, str]:
+        """Return our words to every task that a person marks, without how they are marked."""
+        return {task.name: task.solution.split(MARKING)[0].strip() for task in self.tasks if task.by_hand}
 
     def given(self) -> dict[str, str]:
         """Return the code of every locked cell that is run while grading, by `grade_id`."""
