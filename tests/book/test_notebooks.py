@@ -22,6 +22,8 @@ from book._tools.notebooks import CHECKS, Check, Notebook
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 NAMES = [f"book/{path.stem}" for path in CHAPTERS]
+# No chapters: `make assignments` makes them, without outputs, and tests/test_assignments.py looks over them.
+ASSIGNMENTS = [f"book/assignments/{path.stem}" for path in sorted((ROOT / "book" / "assignments").glob("*.ipynb"))]
 Break = Callable[[Notebook], Any]
 
 
@@ -205,10 +207,11 @@ def table_of_contents() -> list[str]:
     return notebooks.toc_files(toc)
 
 
-def test_the_table_of_contents_lists_every_chapter_in_reading_order() -> None:
+def test_the_table_of_contents_lists_every_chapter_and_every_assignment_in_reading_order() -> None:
     listed = [name for name in table_of_contents() if not (ROOT / f"{name}.md").is_file()]
-    assert notebooks.chapters_differ(NAMES, listed, "_toc.yml") == []
-    assert listed == sorted(listed)
+    assert NAMES and ASSIGNMENTS
+    assert notebooks.chapters_differ(NAMES + ASSIGNMENTS, listed, "_toc.yml") == []
+    assert listed == NAMES + ASSIGNMENTS
 
 
 def test_nbval_collects_every_chapter(request: pytest.FixtureRequest) -> None:

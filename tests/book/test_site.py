@@ -139,7 +139,12 @@ def test_all_files_name_the_repository_as_the_configuration_does() -> None:
     url = CONFIG["repository"]["url"]
     project = url.rsplit("/", 1)[1]
     address = re.compile(rf"https://github\.com/[\w.-]+/{re.escape(project)}")
-    paths = [path for folder in (ROOT, ROOT / "book") for path in folder.glob("*.*") if path.suffix in {".md", ".toml", ".cff", ".ipynb"}]
+    paths = [
+        path
+        for folder in (ROOT, ROOT / "book", ROOT / "book" / "assignments")
+        for path in folder.glob("*.*")
+        if path.suffix in {".md", ".toml", ".cff", ".ipynb"}
+    ]
     named = {(path.name, found) for path in paths for found in address.findall(path.read_text(encoding="utf-8"))}
     assert ("pyproject.toml", url) in named
     assert {found for _, found in named} == {url}
