@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,7 @@ from assignments._tools import build, exam, leaks, source
 from assignments._tools.inside import plain
 from assignments._tools.mistakes import different_solutions, mistakes_of
 from book._tools import notebooks
+from book._tools.execute import execute
 from book._tools.notebooks import Notebook, text_of
 from divcolor_lib.errors import ConfigError, DataError
 
@@ -33,6 +35,12 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = source.names()
 LEAST_MISTAKES = 5
 SEED = "a-seed-for-tests"
+STUDENTS = ROOT / "book" / "assignments"
+# What holds for a chapter and for a notebook that has not been run alike.
+PAGE_CHECKS = (
+    *(notebooks.cell_never_checked, notebooks.stored_error, notebooks.widget, notebooks.absolute_path, notebooks.headings),
+    *(notebooks.directive_or_role, notebooks.html_block_without_blank_lines, notebooks.cell_ids, notebooks.too_large),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +153,7 @@ def test_the_examples_in_docstrings_are_true(name: str) -> None:
 def test_the_committed_student_notebook_is_what_the_source_makes(name: str, files: dict[str, dict[str, str]]) -> None:
     path = f"book/assignments/{name}.ipynb"
     assert (ROOT / path).read_text(encoding="utf-8") == files[name][path], "run make assignments SEED=..."
-    assert not [path for path in (ROOT / "book" / "assignments").glob("*.ipynb") if path.stem not in NAMES]
+    assert not [path for path in STUDENTS.glob("*.ipynb") if path.stem not in NAMES]
 
 
 def test_making_twice_gives_the_same_and_only_the_autograder_knows_the_seed(tmp_path: Path) -> None:
@@ -212,15 +220,37 @@ def run_cells(notebook: Notebook) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_student_s_notebook_runs_clean_and_says_kindly_what_is_missing(
-    name: str, files: dict[str, dict[str, str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    notebook = json.loads(files[name][f"book/assignments/{name}.ipynb"])
-    run_cells(notebook)
-    told = capsys.readouterr()
+def test_the_student_s_notebook_runs_clean_and_says_kindly_what_is_missing(name: str) -> None:
+    notebook = notebooks.read(STUDENTS / f"{name}.ipynb")
+    done = execute(notebook, STUDENTS)  # in a kernel, in the profile of the book; it raises where a cell does
+    told = [output for _, cell in notebooks.code_cells(done) for output in cell["outputs"]]
+    said = "".join(text_of(output.get("text", "")) for output in told)
     tests = [cell for cell in notebook["cells"] if source.is_test(cell)]
-    assert told.out.count("not done yet") >= len(tests) and "wrong" not in told.out and not told.err
+    assert said.count("not done yet") >= len(tests) and "wrong" not in said
+    assert not [output for output in told if output.get("name") == "stderr"]
     assert sum(build.YOUR_CODE in text_of(cell["source"]) for cell in notebook["cells"]) >= len(tests)
+    assert sum(cell["source"] == build.YOUR_WORDS for cell in notebook["cells"]) == sum(map(source.is_answer, notebook["cells"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_student_s_notebook_is_a_page_of_the_book_without_outputs(name: str) -> None:
+    path = STUDENTS / f"{name}.ipynb"
+    notebook = notebooks.read(path)
+    nbformat.validate(nbformat.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+    assert [complaint for check in PAGE_CHECKS for complaint in check(notebook)] == []
+    code = [cell for _, cell in notebooks.code_cells(notebook)]
+    assert not [cell["id"] for cell in code if cell["outputs"] or cell["execution_count"] is not None]
+    chapter = notebooks.code_cells(notebooks.read(ROOT / "book" / "00_start.ipynb"))
+    assert text_of(code[0]["source"]) == text_of(chapter[0][1]["source"]), "the first code cell fetches the course, as in a chapter"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_into_the_course_lead_somewhere_from_everywhere(name: str) -> None:
+    text = "\n".join(text for _, text in notebooks.markdown_cells(notebooks.read(STUDENTS / f"{name}.ipynb")))
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert links and not [link for link in links if not link.startswith("https://")], "on Colab there is no folder of the course around it"
+    named = [link.split("/blob/main/")[1].split("#")[0] for link in links if "/blob/main/" in link]
+    assert named and not [place for place in named if not (ROOT / place).is_file()]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -337,7 +367,7 @@ def test_a_leak_in_a_built_page_is_found(tmp_path: Path) -> None:
 
 def test_the_repository_s_chapters_and_student_notebooks_hold_nothing_secret() -> None:
     assignments = [source.load(name) for name in NAMES]
-    assert leaks.in_folder(ROOT / "book" / "assignments", assignments) == []
+    assert leaks.in_folder(STUDENTS, assignments) == []
     assert leaks.in_folder(source.FOLDER / "sources", assignments) != []
     secret = frozenset().union(*(leaks.secrets(assignment) for assignment in assignments))
     assert not [path.name for path in (ROOT / "book").glob("*.ipynb") if leaks.in_text(path.read_text(encoding="utf-8"), secret)]
@@ -607,7 +637,7 @@ def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_
     assert "no such folder" in capsys.readouterr().err
     assert command.main(["grade", str(tmp_path), "--assignment", "7", *rest]) == 2
     assert "no assignment 7" in capsys.readouterr().err
-    assert command.main(["leaks", str(ROOT / "book" / "assignments")]) == 0
+    assert command.main(["leaks", str(STUDENTS)]) == 0
     assert command.main(["leaks", str(source.FOLDER / "sources")]) == 1
 
 

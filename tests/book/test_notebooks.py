@@ -15,6 +15,8 @@ import nbformat
 import pytest
 import yaml
 
+from assignments._tools import build, source
+from assignments._tools.grade import LARGEST_SUBMISSION
 from book._tools import notebooks
 from book._tools.execute import is_fresh
 from book._tools.notebooks import CHECKS, Check, Notebook
@@ -212,6 +214,16 @@ def test_the_table_of_contents_lists_every_chapter_and_every_assignment_in_readi
     assert NAMES and ASSIGNMENTS
     assert notebooks.chapters_differ(NAMES + ASSIGNMENTS, listed, "_toc.yml") == []
     assert listed == NAMES + ASSIGNMENTS
+
+
+def test_the_page_for_students_names_every_assignment_with_its_points_and_says_what_the_notebooks_say() -> None:
+    page = (ROOT / "book" / "assignments.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\d+)\]\(assignments/(\w+)\.ipynb\) \|.*\| (\d+) \|[^|]*\|$", page, re.MULTILINE)
+    assignments = [source.load(name) for name in source.names()]
+    assert rows == [(str(one.number), one.name, str(one.points)) for one in assignments]
+    assert f"up to {LARGEST_SUBMISSION >> 20} MB" in page
+    for text in (build.YOUR_CODE, build.YOUR_WORDS.strip("*."), "not done yet", "right"):
+        assert f"`{text}`" in page or f"*{text}*" in page, text
 
 
 def test_nbval_collects_every_chapter(request: pytest.FixtureRequest) -> None:
