@@ -1,11 +1,13 @@
 # Diverse Image Colorization. `make book` and `make test` set up .venv by themselves.
 PYTHON ?= python3
 PORT ?= 8000
+STUDENTS ?= 30
+JOBS ?= 2
 BIN := .venv/bin
 PAGE := _build/html/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test execute assignments mutate serve lint clean
+.PHONY: help venv book test execute assignments rehearse mutate serve lint clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,6 +31,9 @@ assignments:  ## make student notebooks, autograders, solutions and rubrics (SEE
 	@test -n "$(SEED)" || { echo "Hidden tests draw their inputs from your seed. Name one and keep it: make assignments SEED=a-secret-word"; exit 1; }
 	@$(MAKE) --no-print-directory venv
 	@$(BIN)/python -m assignments make $(ASSIGNMENT) --seed "$(SEED)"
+
+rehearse: venv  ## grade a class of thirty invented students, and compare with the marks that are due (ASSIGNMENT=1: only that one)
+	@$(BIN)/python -m assignments rehearse $(ASSIGNMENT) --students $(STUDENTS) --jobs $(JOBS) --out _build/rehearsal
 
 mutate: venv  ## break the library on purpose and see the chapters notice (CHAPTER=01_seeing_in_lab: only that one)
 	@$(BIN)/python -m book._tools.mutate $(if $(CHAPTER),--chapter $(CHAPTER))

@@ -1,9 +1,10 @@
-"""Make and grade the assignments: `python -m assignments make | grade | leaks | quiz-key`."""
+"""Make and grade the assignments: `python -m assignments make | grade | rehearse | leaks | quiz-key`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import torch
 
 from assignments._tools import build, grade, leaks, quiz_key
 from assignments._tools.confine import BoxError, Limits
+from assignments._tools.grade import Submission
+from assignments._tools.invent import invent
 from assignments._tools.source import ROOT, Assignment, load, names
-from divcolor_lib.errors import DivcolorError, whole_file
+from book._tools.notebooks import as_text
+from divcolor_lib.errors import ConfigError, DivcolorError, whole_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +76,35 @@ def _grade(options: argparse.Namespace) -> int:
     return 0
 
 
+def _rehearse(options: argparse.Namespace) -> int:
+    """Invent a class for each assignment, grade it, and compare with the marks that are due."""
+    failed = 0
+    for name in options.assignment or names():
+        assignment = load(name)
+        invented = invent(assignment, options.students)
+        folder = options.out / assignment.name
+        build.write({f"{one.student}.ipynb": as_text(one.notebook) for one in invented}, folder / "submissions")
+        began = time.monotonic()
+        results = grade.grade(
+            assignment,
+            [Submission(one.student, one.notebook) for one in invented],
+            options.seed,
+            folder / "graded",
+            _limits(assignment, options),
+            unsafe=options.unsafe,
+            jobs=options.jobs,
+            say=lambda line: print(line, flush=True),
+        )
+        minutes = (time.monotonic() - began) / 60
+        for one, result in zip(invented, results):
+            earned = {task: result["tasks"][task]["earned"] for task in one.due}
+            wrong = [f"{task} got {earned[task]:g}, due are {due:g}" for task, due in one.due.items() if earned[task] != due]
+            print("".join(f"{one.student}: {line}\n" for line in [*wrong, *result["flags"]]), end="")
+            failed |= bool(wrong or result["flags"])
+        print(f"{assignment.name}: {len(invented)} invented submissions in {minutes:.1f} minutes; see {folder}")
+    return failed
+
+
 def _limits(assignment: Assignment, options: argparse.Namespace) -> Limits:
     """Return what the command line says, else what the source says, else what is usual."""
     usual = {"seconds": Limits.seconds, "part_seconds": Limits.part_seconds, "memory_mb": Limits.memory_bytes >> 20}
@@ -81,6 +114,8 @@ def _limits(assignment: Assignment, options: argparse.Namespace) -> Limits:
 
 
 def _leaks(options: argparse.Namespace) -> int:
+    if absent := [folder for folder in options.folders if not folder.is_dir()]:
+        raise ConfigError("there is no such folder", absent[0], "Name folders; the built book is in _build/html.")
     assignments = [load(name) for name in names()]
     found = [f"{folder}: {complaint}" for folder in options.folders for complaint in leaks.in_folder(folder, assignments)]
     print("\n".join(found) or "nothing secret found")
@@ -113,15 +148,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", required=True, help="the seed of `make`")
     one.add_argument("--out", type=Path, required=True, help="folder for grades, feedback and results")
     one.add_argument("--task", default="", help="regrade this task only, keep all others")
+    _how_to_run(one)
     one.add_argument("--marks", type=Path, help="points that a person gave (default: OUT/by_hand.csv, where it exists)")
-    one.add_argument("--seconds", type=_positive, help="for one submission; default: as the assignment says")
-    one.add_argument("--part-seconds", type=_positive, help="for a cell or a part of a task; default: as the assignment says")
-    one.add_argument("--memory-mb", type=_positive, help="beyond Python and torch; default: as the assignment says")
-    one.add_argument("--jobs", type=int, default=1, help="submissions at a time (default: %(default)s)")
-    one.add_argument(
-        "--unsafe", action="store_true", help="run submissions without confinement: they can read, change and delete what you can"
-    )
     one.set_defaults(command=_grade)
+    whole = commands.add_parser("rehearse", help="invent a class whose marks are known, grade it, and compare")
+    whole.add_argument("assignment", nargs="*", help="number or name; default: all")
+    whole.add_argument("--students", type=int, default=4, help="how many (default: %(default)s, one of each kind)")
+    whole.add_argument("--seed", default="rehearsal", help="default: %(default)s")
+    whole.add_argument("--out", type=Path, required=True, help="folder; in it, for each assignment, submissions and graded")
+    _how_to_run(whole)
+    whole.set_defaults(command=_rehearse)
     look = commands.add_parser("leaks", help="look for solutions and hidden tests in folders, such as the built book")
     look.add_argument("folders", nargs="+", type=Path)
     look.set_defaults(command=_leaks)
@@ -129,6 +165,16 @@ def _parser() -> argparse.ArgumentParser:
     answers.add_argument("--check", action="store_true", help="write nothing; fail if the key is not that of the quizzes")
     answers.set_defaults(command=_quiz_key)
     return parser
+
+
+def _how_to_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=_positive, help="for one submission; default: as the assignment says")
+    parser.add_argument("--part-seconds", type=_positive, help="for a cell or a part of a task; default: as the assignment says")
+    parser.add_argument("--memory-mb", type=_positive, help="beyond Python and torch; default: as the assignment says")
+    parser.add_argument("--jobs", type=int, default=1, help="submissions at a time (default: %(default)s)")
+    parser.add_argument(
+        "--unsafe", action="store_true", help="run submissions without confinement: they can read, change and delete what you can"
+    )
 
 
 def _positive(text: str) -> float:

@@ -104,6 +104,13 @@ def test_there_are_assignments() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_headings_number_the_tasks_as_feedback_does(name: str) -> None:
+    headings = "\n".join(text for _, text in notebooks.markdown_cells(source.load(name).notebook))
+    found = re.findall(r"^#{2,3} Task (\d+)\. (.+?) \(\d+ points?\)$", headings, re.MULTILINE)
+    assert found == [(str(number), task.title) for number, task in enumerate(source.load(name).tasks, start=1)]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_assignment_has_a_hundred_points(name: str) -> None:
     assert source.load(name).points == 100
 
@@ -639,6 +646,7 @@ def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_
     assert "no assignment 7" in capsys.readouterr().err
     assert command.main(["leaks", str(STUDENTS)]) == 0
     assert command.main(["leaks", str(source.FOLDER / "sources")]) == 1
+    assert command.main(["leaks", str(STUDENTS), str(tmp_path / "not there")]) == 2
 
 
 def test_make_asks_for_a_seed() -> None:

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from assignments import __main__ as command
-from assignments._tools import build, confine, grade, perform, report, source
+from assignments._tools import build, confine, exam, grade, perform, report, source
 from assignments._tools.confine import Box, BoxError, Limits
 from assignments._tools.grade import Result, Submission
 from assignments._tools.inside import plain
@@ -176,17 +176,55 @@ class Page(html.parser.HTMLParser):
 def test_feedback_is_one_accessible_page_without_scripts(results: dict[str, Result], out: Path) -> None:
     pages = sorted((out / NAME / "feedback").glob("*.html"))
     assert len(pages) == len(results)
-    for path in pages:
+    for path in [*pages, out / NAME / "by_hand.html"]:
         page = Page(path.read_text(encoding="utf-8"))
         names = [tag for tag, _ in page.tags]
         assert names.count("h1") == names.count("title") == names.count("main") == 1 and ("html", {"lang": "en"}) in page.tags
         assert not {"script", "img", "link", "iframe", "object", "form"} & set(names)
-        assert not [attrs for _, attrs in page.tags if any(name in ("src", "href", "srcset") or name.startswith("on") for name in attrs)]
-        assert all("scope" in attrs for tag, attrs in page.tags if tag == "th") and "caption" in names
+        assert not [attrs for _, attrs in page.tags if any(name in ("src", "srcset") or name.startswith("on") for name in attrs)]
+        places = {f"#{attrs['id']}" for _, attrs in page.tags if "id" in attrs}
+        assert {attrs["href"] for _, attrs in page.tags if "href" in attrs} == places
+        assert all("scope" in attrs for tag, attrs in page.tags if tag == "th") and ("caption" in names) == ("table" in names)
         levels = [int(name[1]) for name in names if re.fullmatch(r"h[1-6]", name)]
         assert all(after <= before + 1 for before, after in pairwise(levels))
-        assert "Right, " in page.words or "Wrong, " in page.words
+        assert path not in pages or "Right, " in page.words or "Wrong, " in page.words
         assert "url(" not in path.read_text(encoding="utf-8")
+
+
+def luminance(color: str) -> float:
+    """The relative luminance of WCAG 2."""
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    light = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2]
+
+
+@pytest.mark.parametrize("colors", [report.LIGHT, report.DARK], ids=["light", "dark"])
+def test_all_words_of_a_page_can_be_read_on_its_ground(colors: dict[str, str]) -> None:
+    for name in set(colors) - {"ground", "line"}:
+        low, high = sorted([luminance(colors[name]), luminance(colors["ground"])])
+        assert (high + 0.05) / (low + 0.05) >= 4.5, name
+    page = report.feedback(ASSIGNMENT, {"student": "a", "tasks": {}, "notes": []})
+    assert all(f"--{name}: {color};" in page for name, color in colors.items())
+
+
+def test_feedback_is_kind_to_what_is_not_done_and_says_once_what_is_the_same_everywhere() -> None:
+    def section(*lines: list[list[Any]]) -> str:
+        parts = [{"name": f"part {number}", "points": 1, "earned": 0, "lines": found} for number, found in enumerate(lines)]
+        task = {"title": "A", "points": 2, "earned": 0, "by_hand": False, "parts": parts, "ours_before": False}
+        return Page(report.feedback(ASSIGNMENT, {"student": "a", "tasks": {"a": task}, "notes": []})).words
+
+    undone = section([[False, report.NOT_DONE]], [[False, report.NOT_DONE]])
+    assert "Nothing is written here yet" in undone and "Not done yet, 0 of 1" in undone and "Wrong" not in undone
+    same = section([[False, "your code raises `X`"]], [[False, "your code raises `X`"]])
+    assert same.count("your code raises X") == 1 and "In every part" in same and same.count("Wrong, 0 of 1") == 2
+    other = section([[False, "one"]], [[False, f"{exam.LOST}: two"]])
+    assert "Wrong, 0 of 1" in other and "Not graded, 0 of 1" in other and "In every part" not in other
+
+
+def test_the_page_to_mark_from_has_every_answer_beside_ours(results: dict[str, Result], out: Path) -> None:
+    page = Page((out / NAME / "by_hand.html").read_text(encoding="utf-8"))
+    assert page.words.count("Dust.") == 1 and "different: not yet marked" in page.words and "wrong 0: 0 points" in page.words
+    assert "Marking." in page.words and ASSIGNMENT.task("words").solution.splitlines()[0] in page.words
 
 
 def test_feedback_shows_what_a_student_wrote_as_text() -> None:
@@ -225,6 +263,27 @@ def test_one_task_is_graded_again_and_all_others_stay(results: dict[str, Result]
         grade.grade(ASSIGNMENT, [Submission("new", None)], SEED, again, only="smooth")
 
 
+def test_one_who_hands_in_late_joins_the_class(results: dict[str, Result], out: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(out / NAME, again)
+    sheet = again / "by_hand.csv"
+    sheet.write_text(sheet.read_text(encoding="utf-8").replace("different,words,,10,", "different,words,6,10,Late."), encoding="utf-8")
+    before = (again / "grades.csv").read_text(encoding="utf-8").splitlines()
+    (late,) = grade.grade(ASSIGNMENT, [Submission("late", None, "it came as a picture")], SEED, again, LIMITS)
+    rows = {row["student"]: row for row in csv.DictReader((again / "grades.csv").read_text(encoding="utf-8").splitlines())}
+    assert set(rows) == {*results, "late"} and rows["late"]["total"] == "0" and rows["different"]["total"] == "96"
+    assert set(before[2:]) < set((again / "grades.csv").read_text(encoding="utf-8").splitlines())
+    assert "different,words,6,10,Late." in sheet.read_text(encoding="utf-8")
+    assert "96 of 100" in (again / "feedback" / "different.html").read_text(encoding="utf-8")
+    saved = again / "results" / "late.json"
+    saved.write_text(json.dumps(late | {"assignment": "2_other"}))
+    with pytest.raises(ConfigError, match="results of 2_other"):
+        grade.grade(ASSIGNMENT, [Submission("late", None)], SEED, again, LIMITS)
+    saved.write_text("[]")
+    with pytest.raises(DataError, match="no result"):
+        grade.grade(ASSIGNMENT, [Submission("late", None)], SEED, again, LIMITS)
+
+
 def test_marks_given_by_hand_enter_and_are_never_lost(results: dict[str, Result], out: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     shutil.copytree(out / NAME, again)
@@ -247,6 +306,35 @@ def test_a_mark_that_cannot_be_is_refused(row: str, tmp_path: Path) -> None:
     path = tmp_path / "marks.csv"
     path.write_text(f"student,task,points,out of,comment\nb,words,,10,\n{row}\n")
     with pytest.raises(DataError, match="line 3"):
+        grade.read_marks(path, ASSIGNMENT)
+
+
+def test_points_for_somebody_who_handed_in_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "by_hand.csv").write_text("student,task,points,out of,comment\nadda,words,5,10,\n")
+    with pytest.raises(DataError, match="points for adda"):
+        grade.grade(ASSIGNMENT, [Submission("ada", None)], SEED, tmp_path, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffstudent,task,points,out of,comment\r\na,words,7.5,10,Good\r\n",
+        'student;task;points;out of;comment\na;words;"7,5";10;Good\n',
+        "student\ttask\tpoints\tout of\tcomment\na\twords\t7.5\t10\tGood\n",
+    ],
+    ids=["commas", "semicolons", "tabs"],
+)
+def test_marks_are_read_as_spreadsheets_save_them(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "marks.csv"
+    path.write_text(text, encoding="utf-8")
+    assert grade.read_marks(path, ASSIGNMENT) == {("a", "words"): (7.5, "Good")}
+
+
+@pytest.mark.parametrize("text", [b"", b"name,points\na,1\n", b"student,task,points\n\xe9,words,1\n"], ids=["empty", "columns", "bytes"])
+def test_what_is_no_table_of_marks_is_refused(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "marks.csv"
+    path.write_bytes(text)
+    with pytest.raises(DataError, match=r"column|UTF-8"):
         grade.read_marks(path, ASSIGNMENT)
 
 
@@ -616,7 +704,7 @@ def test_unsafe_grades_too_and_the_command_writes_all_files(tmp_path: Path, caps
     assert command.main(["grade", str(tmp_path / "in"), *options]) == 0
     assert "ada: 15 of 100" in capsys.readouterr().out
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert made == {"grades.csv", "by_hand.csv", "feedback/ada.html", "results/ada.json"}
+    assert made == {"grades.csv", "by_hand.csv", "by_hand.html", "feedback/ada.html", "results/ada.json"}
     saved = json.loads((tmp_path / "out" / "results" / "ada.json").read_text())
     assert saved["tasks"]["smooth"]["earned"] == 0 and "ended the process" in lines_of(saved, "smooth")
 

@@ -1,7 +1,8 @@
 """Grade submissions: `python -m assignments grade SUBMISSIONS --assignment 1 --seed ... --out ...`.
 
-Into the folder `out` go `grades.csv`, `by_hand.csv` (what a person still has to mark), `feedback/STUDENT.html` and
-`results/STUDENT.json`, from which a later run with `--task` or `--marks` starts.
+Into the folder `out` go `grades.csv`, `by_hand.csv` (what a person has to mark), `by_hand.html` (what there is to mark),
+`feedback/STUDENT.html` and `results/STUDENT.json`. A later run into the same folder, of one task or of some of the students,
+keeps everything else.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def grade(
     marks: Mapping[tuple[str, str], tuple[float, str]] | None = None,
     say: Callable[[str], object] = lambda line: None,
 ) -> list[Result]:
-    """Grade submissions and write what came out; return the results, in the order of the submissions.
+    """Grade submissions and write what came out; return their results, in the order of the submissions.
+
+    The tables hold everyone who was ever graded into this folder, such as those who handed in on time.
 
     Args:
         assignment: what they answer.
@@ -70,16 +73,21 @@ def grade(
         say: is told one line for each submission.
 
     Raises:
-        ConfigError: there is no submission; the task is unknown, or nothing was graded before; confinement is refused.
+        ConfigError: there is no submission; the task is unknown, or nothing was graded before; confinement is refused; the folder
+            holds results of another assignment.
+        DataError: `by_hand.csv` cannot be read, or gives points to somebody who handed in nothing.
     """
     if not submissions:
         raise ConfigError("there is no submission", "grade", "Name a folder that holds notebooks, or one folder for each student.")
     chosen = [assignment.task(only)] if only else list(assignment.tasks)
-    before = {one.student: _saved(out, one.student) for one in submissions} if only else {}
-    if absent := [student for student, result in before.items() if result is None]:
+    saved = _saved(out, assignment)
+    students = {one.student for one in submissions}
+    if only and (absent := sorted(students - set(saved))):
         raise ConfigError(f"{absent[0]} was not graded before", out, "Leave out --task first, so that there is something to keep.")
     by_hand = out / "by_hand.csv"
     known = marks if marks is not None else read_marks(by_hand, assignment) if by_hand.is_file() else {}
+    if unknown := sorted({student for student, _ in known} - students - set(saved)):
+        raise DataError(f"there are points for {unknown[0]}, of whom there is no submission", by_hand, "Mend the name, or remove the line.")
     # A task that only a person marks needs no submission to run.
     way = choose(unsafe, [FOLDER, out]) if any(not task.by_hand for task in chosen) else ""
     solution = solution_of(assignment)
@@ -91,23 +99,31 @@ def grade(
             return judge(assignment, assignment.task(task), seed, solution, plans[task], outcomes, words)
 
     def one(submission: Submission) -> Result:
-        result = before.get(submission.student) or {"student": submission.student, "assignment": assignment.name, "tasks": {}}
+        result = dict(saved[submission.student]) if only else {"student": submission.student, "assignment": assignment.name, "tasks": {}}
         words = {task.name: answer_to(task, submission.notebook) for task in assignment.tasks if task.by_hand}
         result |= _graded(assignment, submission, chosen, plans, functools.partial(judged, words), limits, way, result)
-        for task in assignment.tasks:
-            if task.by_hand and (submission.student, task.name) in known:
-                points, comment = known[submission.student, task.name]
-                result["tasks"][task.name] |= {"earned": points, "comment": comment}
-        _write(out / "results" / f"{file_name(submission.student)}.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        page = report.feedback(assignment, result)
-        _write(out / "feedback" / f"{file_name(submission.student)}.html", page)
+        keep(result)
         say(f"{submission.student}: {report.total(result):g} of {assignment.points}")
         return result
 
+    def keep(result: Result) -> None:
+        for task in assignment.tasks:
+            if task.by_hand and (result["student"], task.name) in known:
+                points, comment = known[result["student"], task.name]
+                result["tasks"][task.name] |= {"earned": points, "comment": comment}
+        name = file_name(result["student"])
+        _write(out / "results" / f"{name}.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        _write(out / "feedback" / f"{name}.html", report.feedback(assignment, result))
+
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         results = list(pool.map(one, submissions))
-    _write(out / "grades.csv", table(assignment, results))
-    _write(out / "by_hand.csv", left_by_hand(assignment, results))
+    for student in set(saved) - students:
+        keep(saved[student])
+    everyone = sorted((saved | {result["student"]: result for result in results}).values(), key=lambda result: str(result["student"]))
+    _write(out / "grades.csv", table(assignment, everyone))
+    _write(out / "by_hand.csv", left_by_hand(assignment, everyone))
+    if any(task.by_hand for task in assignment.tasks):
+        _write(out / "by_hand.html", report.to_mark(assignment, everyone))
     return results
 
 
@@ -135,6 +151,8 @@ def _graded(
             notes += more
         except (BoxError, OSError) as error:
             flags.append(f"the box failed, grade this one again: {error}")
+        except DataError as error:
+            flags.append(f"a hidden test failed on this one, which got nothing: {error}")
     for task in chosen:
         kept = {"points": task.points, "by_hand": task.by_hand, "title": task.title}
         if task.by_hand:
@@ -267,24 +285,33 @@ def left_by_hand(assignment: Assignment, results: Sequence[Result]) -> str:
 def read_marks(path: Path, assignment: Assignment) -> dict[tuple[str, str], tuple[float, str]]:
     """Read a filled-in `by_hand.csv`; lines without points are left out.
 
+    Spreadsheets of many countries part columns by semicolons and write a comma in numbers; both are understood.
+
     Raises:
-        DataError: a line names no task that a person marks, or points that are no number or out of range.
+        DataError: it is no such table, or a line names no task that a person marks, or points that are no number or out of range.
     """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError("the table cannot be read", path, "Save it as CSV in UTF-8.") from error
+    head = text.split("\n", 1)[0]
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    if absent := {"student", "task", "points"} - set(rows.fieldnames or ()):
+        raise DataError(f"there is no column `{min(absent)}`", path, "Keep the first line as `grade` wrote it.")
     found = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            if not (row.get("points") or "").strip():
-                continue
-            try:
-                task = assignment.task(row["task"])
-                points = float(row["points"])
-                if not task.by_hand or not 0 <= points <= task.points:
-                    raise ValueError
-            except (ValueError, KeyError, TypeError, ConfigError) as error:
-                raise DataError(
-                    f"line {number} cannot be used", path, "Each line needs a student, a task marked by hand, and its points."
-                ) from error
-            found[row["student"].removeprefix("'"), task.name] = (points, (row.get("comment") or "").strip())
+    for number, row in enumerate(rows, start=2):
+        if not (row["points"] or "").strip():
+            continue
+        try:
+            task = assignment.task(row["task"])
+            points = float(row["points"].replace(",", "."))
+            if not task.by_hand or not 0 <= points <= task.points:
+                raise ValueError
+        except (ValueError, TypeError, ConfigError) as error:
+            raise DataError(
+                f"line {number} cannot be used", path, "Each line needs a student, a task marked by hand, and its points."
+            ) from error
+        found[row["student"].removeprefix("'"), task.name] = (points, (row.get("comment") or "").strip())
     return found
 
 
@@ -299,9 +326,21 @@ def _csv(rows: Sequence[Sequence[str]]) -> str:
     return text.getvalue()
 
 
-def _saved(out: Path, student: str) -> Result | None:
-    path = out / "results" / f"{file_name(student)}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _saved(out: Path, assignment: Assignment) -> dict[str, Result]:
+    """Return what was graded into this folder before, by student."""
+    found = {}
+    for path in sorted((out / "results").glob("*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            found[str(result["student"])] = result
+            other = result["assignment"] != assignment.name
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise DataError("this is no result of a submission", path, "Remove the file, and grade that submission again.") from error
+        if other:
+            raise ConfigError(
+                f"the folder holds results of {result['assignment']}", out, f"Name another one with --out for {assignment.name}."
+            )
+    return found
 
 
 def _write(path: Path, text: str) -> None:
