@@ -1,4 +1,4 @@
-"""Make and grade the assignments: `python -m assignments make | grade | rehearse | leaks | quiz-key`."""
+"""Make and grade the assignments: `python -m assignments make | grade | rehearse | leaks | quiz-key | sheet`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from assignments._tools import build, grade, leaks, quiz_key
+from assignments._tools import build, grade, leaks, quiz_key, sheet
 from assignments._tools.confine import BoxError, Limits
 from assignments._tools.grade import Submission
 from assignments._tools.invent import invent
@@ -134,6 +134,11 @@ def _quiz_key(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sheet(options: argparse.Namespace) -> int:
+    print(sheet.sheet(options.which), end="")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m assignments", description="Make and grade the assignments of the course.")
     commands = parser.add_subparsers(required=True)
@@ -164,6 +169,9 @@ def _parser() -> argparse.ArgumentParser:
     answers = commands.add_parser("quiz-key", help="make the key of the book's quizzes, for the guide")
     answers.add_argument("--check", action="store_true", help="write nothing; fail if the key is not that of the quizzes")
     answers.set_defaults(command=_quiz_key)
+    paper = commands.add_parser("sheet", help="print an exam of the guide, or the test before and after, without answers")
+    paper.add_argument("which", help="the letter of an exam, or test")
+    paper.set_defaults(command=_sheet)
     return parser
 
 

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from assignments import __main__ as command_line
-from assignments._tools import quiz_key, source
+from assignments._tools import quiz_key, sheet, source
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "assignments" / "guide"
@@ -612,6 +612,28 @@ def test_the_numbers_of_the_test_are_right() -> None:
 def test_the_printed_part_of_the_test_holds_no_key() -> None:
     printed = text("pre_post_test.md").split("## The test\n")[1].split("## The key")[0]
     assert not re.search(r"\| T\d+ \||\*\*Numbers|0\.651|\b0\.75\b", printed)
+
+
+@pytest.mark.parametrize("which", [*sheet.exams(), sheet.TEST])
+def test_a_printed_sheet_holds_every_question_and_no_answer(which: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["sheet", which]) == 0
+    printed = capsys.readouterr().out
+    names = exams()[which] if which != sheet.TEST else [f"T{number}" for number in range(1, 17)]
+    assert len(re.findall(r"^## \d+\. ", printed, re.MULTILINE)) == len(names)
+    assert "Answer" not in printed and "Marking" not in printed and "Numbers" not in printed and "chapter" not in printed
+    assert len(re.findall("```", printed)) == 2 * sum(name[0] == "C" for name in names)
+    if which == sheet.TEST:
+        assert "\n19 points.\n" in printed and printed.count("\n- a) ") == 13
+        return
+    assert f"\n{SESSION - READING} points.\n" in printed
+    for name in names:
+        assert exam()[name]["body"].split("**Answer.**")[0].strip() in printed
+        assert exam()[name]["answer"].strip() not in printed
+
+
+def test_a_sheet_that_is_not_there_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["sheet", "Z"]) == 2
+    assert "there is no sheet Z" in (told := capsys.readouterr().err) and "A, B, C, test" in told
 
 
 def test_the_discussions_that_plans_name_are_there() -> None:
