@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -421,6 +422,14 @@ def test_forbidden_modules_are_found_in_the_text() -> None:
         "5": "import cv22",
     }
     assert perform.forbidden_imports(ASSIGNMENT, cells) == ["cv2", "divcolor_lib.lab", "skimage"]
+
+
+def test_a_part_of_a_package_is_found_without_an_import_of_its_own() -> None:
+    assignment = replace(ASSIGNMENT, forbidden=("torch.distributions", "colour"))
+    assert perform.forbidden_imports(assignment, {"1": "import torch\ndef f():\n    return torch.distributions.Normal(0, 1)"}) == [
+        "torch.distributions"
+    ]
+    assert perform.forbidden_imports(assignment, {"1": "torch.distributions_of = 1\ncolour = torch.ones(3)\ncolour.shape"}) == []
 
 
 # --- submissions that would do harm ---------------------------------------------------------------------------------------

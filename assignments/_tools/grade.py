@@ -144,7 +144,7 @@ def _graded(
     if submission.notebook is not None and plans:
         cells = cells_to_run(assignment, submission.notebook)
         if banned := forbidden_imports(assignment, cells):
-            flags.append(f"it imports {', '.join(banned)}, which this assignment forbids")
+            flags.append(f"it uses {', '.join(banned)}, which this assignment forbids")
         try:
             with Box(way) as box:
                 found, more = perform(box, assignment, cells, limits, plans, judged)

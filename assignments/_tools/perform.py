@@ -39,7 +39,7 @@ def cells_to_run(assignment: Assignment, submission: Notebook) -> dict[str, str]
 
 
 def forbidden_imports(assignment: Assignment, cells: Cells) -> list[str]:
-    """Return the forbidden modules that a submission's own cells import, as far as its text shows."""
+    """Return the forbidden modules that a submission's own cells import or name, as far as its text shows."""
     found = set()
     given = set(assignment.given().values())
     for code in cells.values():
@@ -54,7 +54,18 @@ def forbidden_imports(assignment: Assignment, cells: Cells) -> list[str]:
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             found |= {banned for banned in assignment.forbidden for name in names if name == banned or name.startswith(banned + ".")}
+            # A part of a package, such as torch.distributions, is there without an import of its own.
+            found |= {banned for banned in assignment.forbidden if "." in banned and _dotted(node) == banned}
     return sorted(found)
+
+
+def _dotted(node: ast.AST) -> str:
+    """Return the name that a node spells, such as `torch.distributions`; an empty text if it is none."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
 
 
 def uses_earlier(assignment: Assignment, task: str, cells: Cells) -> bool:
