@@ -256,7 +256,9 @@ def test_links_into_the_course_lead_somewhere_from_everywhere(name: str) -> None
     text = "\n".join(text for _, text in notebooks.markdown_cells(notebooks.read(STUDENTS / f"{name}.ipynb")))
     links = re.findall(r"\]\(([^)\s]+)\)", text)
     assert links and not [link for link in links if not link.startswith("https://")], "on Colab there is no folder of the course around it"
-    named = [link.split("/blob/main/")[1].split("#")[0] for link in links if "/blob/main/" in link]
+    branch = re.search(r"^  branch: (\S+)$", (ROOT / "_config.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    here = f"/blob/{branch[1]}/" if branch else ""
+    named = [link.split(here)[1].split("#")[0] for link in links if here in link]
     assert named and not [place for place in named if not (ROOT / place).is_file()]
 
 
