@@ -634,7 +634,7 @@ def test_a_message_that_trickles_in_does_not_move_the_deadline() -> None:
 
 
 def test_the_command_checks_student_notebooks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert command.main(["make", "--seed", SEED, "--check"]) == 0
+    assert command.main(["make", "1", "--seed", SEED, "--check"]) == 0
     monkeypatch.setattr(command, "ROOT", tmp_path)
     assert command.main(["make", "1", "--seed", SEED, "--check"]) == 1
     assert "book/assignments/1_lab.ipynb is not what its source makes" in capsys.readouterr().out
