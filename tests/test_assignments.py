@@ -346,6 +346,12 @@ def test_a_leak_is_found_wherever_it_is(where: str) -> None:
     assert leaks.in_notebook(planted(where), parsed(), SEED)
 
 
+def test_the_rule_of_a_table_is_no_secret() -> None:
+    assignment = parsed(answer_why="| factor | result |\n|---------|---------|\n| two times | four of them |")
+    assert leaks.in_text("|---------|---------|", leaks.secrets(assignment)) == []
+    assert leaks.in_text("| two times | four of them |", leaks.secrets(assignment)) != []
+
+
 def test_a_source_whose_visible_part_shows_a_secret_makes_nothing() -> None:
     notebook = small()
     notebook["cells"][4]["outputs"] = []

@@ -101,7 +101,8 @@ def squeeze(text: str) -> str:
 
 
 def _lines(text: str) -> set[str]:
-    lines = (line.strip() for line in text.splitlines())
+    """Return the lines that tell something: no imports, no short ones, no rules of tables."""
+    lines = (line.strip() for line in text.splitlines() if re.search(r"\w", line))
     return {squeeze(line) for line in lines if len(squeeze(line)) >= SHORTEST and not line.startswith(("import ", "from "))}
 
 
