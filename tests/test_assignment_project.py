@@ -14,7 +14,7 @@ from book._tools.notebooks import text_of
 from divcolor_lib import plots
 
 ASSIGNMENT = source.load(4)
-FEW = {"PEOPLE, DARKNESS, SEED = 240": "PEOPLE, DARKNESS, SEED = 40", "80,": "2,", "160,": "2,", "400}": "4}"}
+FEW = {"PEOPLE, DARKNESS, SEED = 240": "PEOPLE, DARKNESS, SEED = 20", "80,": "2,", "160,": "2,", "400}": "4}"}
 
 
 @pytest.fixture(autouse=True)
