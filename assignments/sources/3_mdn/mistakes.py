@@ -83,9 +83,9 @@ def one_gaussian(log_pi, means, scale):
     return log_pi.new_zeros(len(log_pi), 1), center.unsqueeze(1), torch.sqrt(inside + outside).unsqueeze(1)
 """,
     "network": """
-class MDN(nn.Module):
-    def __init__(self, inputs, D, K, hidden, floor):
-        super().__init__()
+class MDN(torch.nn.Module):
+    def __init__(self, inputs: int, D: int, K: int, hidden: int, floor: float):
+        torch.nn.Module.__init__(self)
         self.D = D
         self.K = K
         self.floor = floor
@@ -93,13 +93,13 @@ class MDN(nn.Module):
         self.second = nn.Linear(hidden, hidden)
         self.to_logits, self.to_means, self.to_raw = (nn.Linear(hidden, n) for n in (K, K * D, K * D))
 
-    def forward(self, features):
-        h = torch.tanh(self.second(torch.tanh(self.first(features))))
+    def forward(self, x):
+        h = torch.tanh(self.second(torch.tanh(self.first(x))))
         shape = (len(h), self.K, self.D)
         parts = [self.to_logits(h)[:, :, None], self.to_means(h).view(shape), self.to_raw(h).view(shape)]
         return torch.cat(parts, 2).reshape(len(h), -1)
 
-    def start(self, centers, spread):
+    def start(self, centers: torch.Tensor, spread: float):
         for layer in (self.to_logits, self.to_means, self.to_raw):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
