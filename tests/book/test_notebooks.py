@@ -15,6 +15,8 @@ import nbformat
 import pytest
 import yaml
 
+from assignments._tools import build, source
+from assignments._tools.grade import LARGEST_SUBMISSION
 from book._tools import notebooks
 from book._tools.execute import is_fresh
 from book._tools.notebooks import CHECKS, Check, Notebook
@@ -22,6 +24,8 @@ from book._tools.notebooks import CHECKS, Check, Notebook
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 NAMES = [f"book/{path.stem}" for path in CHAPTERS]
+# No chapters: `make assignments` makes them, without outputs, and tests/test_assignments.py looks over them.
+ASSIGNMENTS = [f"book/assignments/{path.stem}" for path in sorted((ROOT / "book" / "assignments").glob("*.ipynb"))]
 Break = Callable[[Notebook], Any]
 
 
@@ -205,10 +209,22 @@ def table_of_contents() -> list[str]:
     return notebooks.toc_files(toc)
 
 
-def test_the_table_of_contents_lists_every_chapter_in_reading_order() -> None:
+def test_the_table_of_contents_lists_every_chapter_and_every_assignment_in_reading_order() -> None:
     listed = [name for name in table_of_contents() if not (ROOT / f"{name}.md").is_file()]
-    assert notebooks.chapters_differ(NAMES, listed, "_toc.yml") == []
-    assert listed == sorted(listed)
+    assert NAMES and ASSIGNMENTS
+    assert notebooks.chapters_differ(NAMES + ASSIGNMENTS, listed, "_toc.yml") == []
+    assert listed == NAMES + ASSIGNMENTS
+
+
+def test_the_page_for_students_names_every_assignment_with_its_points_and_says_what_the_notebooks_say() -> None:
+    page = (ROOT / "book" / "assignments.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\d+)\]\(assignments/(\w+)\.ipynb\) \|", page, re.MULTILINE)
+    assignments = [source.load(name) for name in source.names()]
+    assert rows == [(str(one.number), one.name) for one in assignments]
+    assert "assignments of 100 points each" in page and {one.points for one in assignments} == {100}
+    assert f"up to {LARGEST_SUBMISSION >> 20} MB" in page
+    for text in (build.YOUR_CODE, build.YOUR_WORDS.strip("*."), "not done yet", "right"):
+        assert f"`{text}`" in page or f"*{text}*" in page, text
 
 
 def test_nbval_collects_every_chapter(request: pytest.FixtureRequest) -> None:

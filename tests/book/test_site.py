@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
+from assignments._tools import leaks, source
 from book._tools import content_policy
 from book._tools.notebooks import toc_files
 from tests.browser import CHROMIUM, Browser
@@ -308,6 +309,12 @@ def test_the_launch_button_opens_the_file_in_this_repository(pages: dict[str, Pa
         assert buttons[:1] == ([f"{base}/blob/{repository['branch']}/{name}.ipynb"] if chapter else [])
 
 
+def test_no_solution_and_no_hidden_test_of_an_assignment_is_in_the_built_book(site: Path) -> None:
+    assignments = [source.load(name) for name in source.names()]
+    assert assignments and leaks.in_folder(site, assignments) == []
+    assert not [path for path in site.rglob("*") if path.name in ("source.ipynb", "mistakes.py", "autograder.ipynb", "rubric.md")]
+
+
 def test_formulas_need_no_network(site: Path) -> None:
     script = (site / "_static" / CONFIG["sphinx"]["config"]["mathjax_path"]).resolve()
     assert script.is_relative_to(site) and script.is_file()
@@ -331,7 +338,12 @@ def test_all_files_name_the_repository_as_the_configuration_does() -> None:
     url = CONFIG["repository"]["url"]
     project = url.rsplit("/", 1)[1]
     address = re.compile(rf"https://github\.com/[\w.-]+/{re.escape(project)}")
-    paths = [path for folder in (ROOT, ROOT / "book") for path in folder.glob("*.*") if path.suffix in {".md", ".toml", ".cff", ".ipynb"}]
+    paths = [
+        path
+        for folder in (ROOT, ROOT / "book", ROOT / "book" / "assignments")
+        for path in folder.glob("*.*")
+        if path.suffix in {".md", ".toml", ".cff", ".ipynb"}
+    ]
     named = {(path.name, found) for path in paths for found in address.findall(path.read_text(encoding="utf-8"))}
     assert ("pyproject.toml", url) in named
     assert {found for _, found in named} == {url}

@@ -1,0 +1,1 @@
+"""Graded assignments: sources, the student notebooks made from them, and the tools that make and grade them."""
