@@ -381,6 +381,20 @@ def test_what_is_no_notebook_gets_nothing_and_a_reason(way: str, tmp_path: Path,
         assert report.total(result) == 0 and result["notes"] and not result["flags"]
 
 
+def test_the_class_is_graded_even_where_the_grader_fails_on_one(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(assignment: source.Assignment, cells: Mapping[str, str]) -> list[str]:
+        if any("odd = 1" in code for code in cells.values()):
+            raise SystemError("depth mismatch")
+        return []
+
+    monkeypatch.setattr(grade, "forbidden_imports", failing)
+    submissions = [Submission("odd", handed_in({}, ["odd = 1"])), Submission("fine", handed_in({"smooth": DIFFERENT["smooth"]}))]
+    odd, fine = grade.grade(ASSIGNMENT, submissions, SEED, tmp_path, SHORT)
+    assert odd["flags"] == ["the grader failed on this one, which got nothing: SystemError: depth mismatch"] and report.total(odd) == 0
+    assert fine["tasks"]["smooth"]["earned"] == 7 and not fine["flags"]
+    assert "the grader failed on this one" in (tmp_path / "grades.csv").read_text(encoding="utf-8")
+
+
 def test_submissions_are_found_in_folders_as_nbgrader_collects_them(tmp_path: Path) -> None:
     for path in ("ada/1_lab/1_lab.ipynb", "ada/2_elbo/2_elbo.ipynb", "bob/1_lab.ipynb", "bob/notes.ipynb", "eve/mine.ipynb", "fay.ipynb"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from assignments._tools.inside import plain, runner
-from assignments._tools.source import Assignment, Task
+from assignments._tools.source import Assignment, Task, tree_of
 from divcolor_lib.checks import Trial, _Over
 from divcolor_lib.errors import DataError
 from divcolor_lib.runtime import generator
@@ -300,7 +300,7 @@ def judge(
 
 def run(assignment: Assignment, task: Task, seed: str, solution: SimpleNamespace, ask: Ask, strict: bool) -> tuple[Part, ...]:
     """Run the hidden test of a task once; return its parts."""
-    tree = ast.parse(task.hidden)
+    tree = tree_of(task.hidden)
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     sources = {node.name: ast.get_source_segment(task.hidden, node) or "" for node in functions}
     if "hidden" not in sources:

@@ -14,7 +14,7 @@ from assignments._tools import exam
 from assignments._tools.confine import PATIENCE, Box, Limits
 from assignments._tools.exam import Outcome, Part
 from assignments._tools.inside import plain
-from assignments._tools.source import NOT_GRADED, Assignment, grade_id, is_demo, is_test, runnable
+from assignments._tools.source import NOT_GRADED, Assignment, grade_id, is_demo, is_test, runnable, tree_of
 from book._tools.notebooks import Notebook, text_of
 
 MOST_DEATHS = 2
@@ -46,7 +46,7 @@ def forbidden_imports(assignment: Assignment, cells: Cells) -> list[str]:
         if code in given:
             continue
         try:
-            tree = ast.parse(code)
+            tree = tree_of(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         for node in ast.walk(tree):
@@ -74,7 +74,7 @@ def uses_earlier(assignment: Assignment, task: str, cells: Cells) -> bool:
     others = {name for other in assignment.tasks if other.name != task for name in other.names}
     for code in cells.values():
         try:
-            tree = ast.parse(code)
+            tree = tree_of(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         for node in tree.body:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ TEST, ANSWER, DEMO = "test-", "answer-", "demo"
 MARKING = "**Marking.**"
 NOT_GRADED = "# not graded"
 
+_ONE_TREE = threading.Lock()
 _HEADING = re.compile(r"^#{2,3} +(?:Task \d+\. +)?(.*?)(?: +\((\d+) points?\))?\s*$", re.MULTILINE)
 
 
@@ -138,7 +140,7 @@ class Assignment:
         """Return which names of earlier tasks our solution of a task uses."""
         if task.by_hand:
             return ()
-        used = {node.id for node in ast.walk(ast.parse(task.solution)) if isinstance(node, ast.Name)}
+        used = {node.id for node in ast.walk(tree_of(task.solution)) if isinstance(node, ast.Name)}
         return tuple(name for name in self.names_before(task.name) if name in used)
 
 
@@ -265,6 +267,12 @@ def visible_part(text: str) -> str:
     return (before.rstrip() + "\n" + after.lstrip("\n")).rstrip("\n")
 
 
+def tree_of(code: str) -> ast.Module:
+    """Return the syntax tree of code, for one thread at a time: Python 3.11 counts the depth of a tree for all threads together."""
+    with _ONE_TREE:
+        return ast.parse(code)
+
+
 def runnable(code: str) -> str:
     """Return a cell's code with what only a notebook understands taken out: magics and commands of the shell.
 
@@ -280,7 +288,7 @@ def runnable(code: str) -> str:
     if first.startswith("%%"):
         return "\n" + code.lstrip().split("\n", 1)[-1] if re.match(r"%%(time|timeit|capture)\b", first) and "\n" in code.strip() else "pass"
     try:
-        ast.parse(code)
+        tree_of(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return re.sub(r"^([ \t]*)[%!].*$", r"\1pass", code, flags=re.MULTILINE)
     return code
@@ -289,7 +297,7 @@ def runnable(code: str) -> str:
 def defined(code: str) -> tuple[str, ...]:
     """Return the names that code defines at the top level: functions, classes, and variables."""
     found: list[str] = []
-    for node in ast.parse(code).body:
+    for node in tree_of(code).body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             found.append(node.name)
         elif isinstance(node, ast.Assign):
