@@ -1,6 +1,7 @@
 # Diverse Image Colorization. `make book` and `make test` set up .venv by themselves.
 PYTHON ?= python3
 PORT ?= 8000
+WORKERS ?= 2
 STUDENTS ?= 30
 JOBS ?= 2
 BIN := .venv/bin
@@ -21,8 +22,8 @@ book: venv  ## build the book from a clean folder; any warning is an error
 	@$(BIN)/jupyter-book build . -W --keep-going
 	@echo "The book is built. Open $(CURDIR)/$(PAGE)"
 
-test: venv  ## run every check: library, style, notebooks, book
-	@$(BIN)/python -m pytest
+test: venv  ## run every check: library, style, notebooks, book (WORKERS=1: one after the other)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 soak: venv  ## the checks that take an hour: thousands of broken files, a hundred kills
 	@$(BIN)/python -m pytest tests/soak -m soak
