@@ -533,6 +533,7 @@ def tarred(*names: str, mode: str = "w:gz", content: bytes = b"abc" * 500) -> by
         ("thing.pth", zipped("archive/data.pkl")[:-30]),
         ("thing.pth", b"no weights at all"),
     ],
+    ids=("zip-cut", "zip-flipped", "zip-shifted", "no-zip", "tgz-cut", "no-tgz", "pth-cut", "no-pth"),  # the bytes hold the time of day
 )
 def test_without_a_hash_an_archive_must_at_least_be_whole(file: str, content: bytes, site: Site, table: Table, tmp_path: Path) -> None:
     site.things["a"] = Thing(content)
