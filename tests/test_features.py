@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,12 +139,18 @@ def test_a_data_set_without_photographs_is_one_clear_error() -> None:
         code_table(build("unet"), [])
 
 
-def test_progress_is_shown_only_on_request(capsys: pytest.CaptureFixture[str]) -> None:
-    network = build("unet")
-    code_table(network, batches(1))
-    assert capsys.readouterr().err == ""
-    code_table(network, batches(1), progress=True)
-    assert "codes" in capsys.readouterr().err
+def test_progress_is_shown_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen in what the bar is called with: while tests run, TQDM_DISABLE hides every bar."""
+    shown: list[bool] = []
+
+    def bar(pairs: Any, **options: Any) -> Any:
+        shown.append("disable" not in options)
+        return pairs
+
+    monkeypatch.setattr("divcolor_lib.features.tqdm", bar)
+    code_table(build("unet"), batches(1))
+    code_table(build("unet"), batches(1), progress=True)
+    assert shown == [False, True]
 
 
 # --- kinds of features ---
