@@ -276,7 +276,7 @@ def _obey(order: dict[str, Any], counted: int) -> None:
     """Do the job, in the child."""
     code = 1
     try:
-        with open(order["log"], "w") as log:
+        with open(order["log"], "w", encoding="utf-8") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)  # what was buffered for the other one is not ours to say
@@ -332,7 +332,7 @@ def _said(path: Path) -> Any:
     if path.suffix == ".safetensors":
         tensors, facts = read_tensors(path)
         return {**{name: (str(value.dtype), value.shape, value.numpy().tobytes()) for name, value in tensors.items()}, "": _timeless(facts)}
-    return _timeless(json.loads(path.read_text())) if path.suffix == ".json" else path.read_bytes()
+    return _timeless(json.loads(path.read_text(encoding="utf-8"))) if path.suffix == ".json" else path.read_bytes()
 
 
 def _timeless(told: Any) -> Any:

@@ -409,11 +409,11 @@ def claim_a_petabyte(npy: Path, manifest: Path) -> None:
 
 
 def break_the_manifest(npy: Path, manifest: Path) -> None:
-    manifest.write_text(manifest.read_text()[:-9])
+    manifest.write_text(manifest.read_text(encoding="utf-8")[:-9], encoding="utf-8")
 
 
 def other_manifest(npy: Path, manifest: Path) -> None:
-    manifest.write_text("[1, 2]")
+    manifest.write_text("[1, 2]", encoding="utf-8")
 
 
 @pytest.mark.parametrize(

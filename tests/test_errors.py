@@ -154,10 +154,10 @@ def test_a_path_may_be_a_string(tmp_path: Path) -> None:
 def test_a_reader_sees_the_old_file_until_the_new_one_is_complete(old: Path) -> None:
     with whole_file(old) as temporary:
         temporary.write_text("half of the n")
-        assert old.read_text() == "old"
+        assert old.read_text(encoding="utf-8") == "old"
         temporary.write_text("new")
         assert temporary.parent == old.parent, "a move between two file systems is not one step"
-    assert old.read_text() == "new"
+    assert old.read_text(encoding="utf-8") == "new"
     assert everything_in(old.parent) == ["results.json"]
 
 
@@ -167,7 +167,7 @@ def test_a_failure_inside_passes_unchanged_and_leaves_the_old_file_alone(old: Pa
         temporary.write_text("half")
         raise failure
     assert caught.value is failure
-    assert old.read_text() == "old"
+    assert old.read_text(encoding="utf-8") == "old"
     assert everything_in(old.parent) == ["results.json"]
 
 
@@ -187,7 +187,7 @@ def test_a_disk_that_fills_while_writing_becomes_one_clear_error(old: Path) -> N
     assert str(old) in message
     assert "Free some space" in message
     assert isinstance(caught.value.__cause__, OSError)
-    assert old.read_text() == "old"
+    assert old.read_text(encoding="utf-8") == "old"
     assert everything_in(old.parent) == ["results.json"]
 
 
@@ -205,14 +205,14 @@ def test_every_step_of_the_writing_may_fail_and_leaves_the_old_file(
         patched.setattr(module, function, fail)
         with pytest.raises(StorageError, match=os.strerror(number)), whole_file(old) as temporary:
             temporary.write_text("new")
-    assert old.read_text() == "old"
+    assert old.read_text(encoding="utf-8") == "old"
     assert everything_in(old.parent) == ["results.json"]
 
 
 def test_a_folder_that_is_a_file_cannot_be_written_into(old: Path) -> None:
     with pytest.raises(StorageError, match="cannot write the file"), whole_file(old / "inside.json"):
         pytest.fail("the body must not run")
-    assert old.read_text() == "old"
+    assert old.read_text(encoding="utf-8") == "old"
 
 
 def test_a_path_that_is_a_folder_cannot_be_replaced(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_features_on_disk_are_those_in_memory(sizes: tuple[int, ...], tmp_path: 
     assert found is room and found.dtype == torch.float16
     assert torch.equal(found, expected) and torch.equal(mu, same_mu)
     if sys.platform == "linux":  # it lives in a file, which has no name any more
-        assert "f.features (deleted)" in Path("/proc/self/maps").read_text()
+        assert "f.features (deleted)" in Path("/proc/self/maps").read_text(encoding="utf-8")
         assert not list((tmp_path / "new").iterdir())
 
 

@@ -666,7 +666,7 @@ def test_output_that_goes_to_a_full_disk_is_one_line(tmp_path: Path) -> None:
         tmp_path / "c.safetensors",
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii:strict", "OMP_NUM_THREADS": "1"}
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         ran = subprocess.run(
             [*call, "-n", "1", "--out", tmp_path], stdout=full, stderr=subprocess.PIPE, env=environment, timeout=50, check=False
         )

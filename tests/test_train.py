@@ -773,7 +773,7 @@ def test_the_command_survives_kill_9_at_random_moments(tmp_path: Path, monkeypat
     chance = random.Random(time.time_ns())
     hits = 0
     with (
-        open(tmp_path / "errors.txt", "w") as errors,
+        open(tmp_path / "errors.txt", "w", encoding="utf-8") as errors,
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as driver,
     ):
         assert driver.stdout is not None

@@ -29,7 +29,7 @@ def written(path: Path, *sources: str) -> Path:
     cells = [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Title"}]
     for index, source in enumerate(sources):
         cells.append({"cell_type": "code", "id": f"c{index}", "metadata": {}, "source": source, "execution_count": None, "outputs": []})
-    path.write_text(json.dumps({"cells": cells, "metadata": {"vscode": {}}, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(json.dumps({"cells": cells, "metadata": {"vscode": {}}, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
     return path
 
 
@@ -61,7 +61,7 @@ def test_the_figure_s_text_moves_to_the_cell(executed: Path) -> None:
 def test_an_executed_chapter_passes_every_check(executed: Path) -> None:
     notebook = notebooks.read(executed)
     assert [problem for check in notebooks.CHECKS for problem in check(notebook)] == []
-    assert notebooks.as_text(notebook) == executed.read_text()
+    assert notebooks.as_text(notebook) == executed.read_text(encoding="utf-8")
     assert notebook["metadata"]["divcolor"]["seconds"] == 30
 
 
