@@ -608,7 +608,7 @@ def test_nothing_is_deleted_or_changed_and_no_process_is_left(harm: dict[str, An
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
